@@ -1,0 +1,130 @@
+"""Compiled kernels for CPU tensors: hands addresses, sizes and strides to `asycmst_ops._C`."""
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asycmst_ops._problem import Backward, Forward
+
+available: bool
+unavailable_reason: str
+_C: Any
+try:
+    _C = importlib.import_module("asycmst_ops._C")
+    available, unavailable_reason = True, ""
+except ImportError as _error:
+    _C = None
+    available, unavailable_reason = False, f"the compiled kernels do not load ({_error})"
+
+# The numbers of csrc/isa.h.
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_NO_MASK = (0, (0, 0, 0))
+
+
+def info() -> dict[str, Any]:
+    """How the kernels were built and run: instruction set, compiler, OpenMP, threads."""
+    if not available:
+        return {}
+    return {
+        "isa": _C.isas()[0],
+        "compiler": _C.compiler,
+        "openmp": _C.openmp,
+        "threads": torch.get_num_threads() if _C.openmp else 1,
+    }
+
+
+def axial_forward(problems: Sequence[Forward], scale: float, *, isa: int = 0) -> None:
+    """Fill the `out` of every problem, all in one parallel region.
+
+    Args:
+        problems: grids of one dtype on the CPU, each with a contiguous last dimension.
+        scale: factor on the scores.
+        isa: position in `_C.isas()`; 0 is the fastest this processor runs.
+    """
+    arguments = [
+        (
+            p.dim,
+            p.q.shape,
+            p.k.shape[p.dim],
+            *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
+            *_grid(p.out),
+            *_grid(p.q),
+            *_grid(p.k),
+            *_grid(p.v),
+        )
+        for p in problems
+    ]
+    _C.axial_forward(_dtype(problems[0].q), arguments, scale, torch.get_num_threads(), isa)
+
+
+def axial_backward(problems: Sequence[Backward], scale: float, *, isa: int = 0) -> None:
+    """Fill `dq`, `dk` and `dv` of every problem; the arguments are those of `axial_forward`."""
+    arguments = [
+        (
+            p.dim,
+            p.q.shape,
+            p.k.shape[p.dim],
+            *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
+            *_grid(p.dq),
+            *_grid(p.dk),
+            *_grid(p.dv),
+            *_grid(p.grad),
+            *_grid(p.q),
+            *_grid(p.k),
+            *_grid(p.v),
+        )
+        for p in problems
+    ]
+    _C.axial_backward(_dtype(problems[0].q), arguments, scale, torch.get_num_threads(), isa)
+
+
+def fss_ranking(
+    loss: Tensor,
+    grad: Tensor,
+    scores: Tensor,
+    lengths: Tensor | None,
+    clamp: float,
+    *,
+    isa: int = 0,
+) -> None:
+    """Fill the loss of each row, (B,), and its gradient by the scores, (B, T).
+
+    Args:
+        loss: contiguous, float32, or float64 for float64 scores.
+        grad: as `loss`.
+        scores: (B, T), any strides.
+        lengths: None or the number of frames that take part in each row, (B,).
+        clamp: upper bound of the probability in Eq 4, in (0, 1].
+        isa: as in `axial_forward`.
+    """
+    if lengths is not None:
+        lengths = lengths.to(torch.int64).contiguous()
+    _C.fss_ranking(
+        _dtype(scores),
+        loss.data_ptr(),
+        grad.data_ptr(),
+        scores.data_ptr(),
+        *scores.shape,
+        *scores.stride(),
+        0 if lengths is None else lengths.data_ptr(),
+        -math.log(clamp),
+        torch.get_num_threads(),
+        isa,
+    )
+
+
+def _grid(x: Tensor) -> tuple[int, tuple[int, ...]]:
+    return x.data_ptr(), x.stride()
+
+
+def _dtype(x: Tensor) -> int:
+    number = _DTYPES.get(x.dtype)
+    if number is None:
+        raise TypeError(
+            f"got {x.dtype}; the CPU kernels take float16, bfloat16, float32 and float64"
+        )
+    return number

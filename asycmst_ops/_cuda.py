@@ -1,0 +1,52 @@
+"""Kernels for CUDA tensors: Triton where it serves the case, plain PyTorch elsewhere.
+
+Triton is imported at the first call, so that importing the package needs neither Triton nor a GPU.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asycmst_ops import _eager
+from asycmst_ops._problem import Backward, Forward
+
+SERVED = "axes of up to 64 tokens; longer ones and float64 run the reference"
+
+
+def unavailable_reason() -> str | None:
+    """Why no Triton kernel can serve here; None when one can."""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    return None
+
+
+def axial_forward(problems: Sequence[Forward], scale: float) -> None:
+    from asycmst_ops._triton import axial
+
+    _family(axial, problems).axial_forward(problems, scale)
+
+
+def axial_backward(problems: Sequence[Backward], scale: float) -> None:
+    from asycmst_ops._triton import axial
+
+    _family(axial, problems).axial_backward(problems, scale)
+
+
+def fss_ranking(
+    loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
+) -> None:
+    if scores.dtype == torch.float64:
+        _eager.fss_ranking(loss, grad, scores, lengths, clamp)
+        return
+    from asycmst_ops._triton import ranking
+
+    ranking.fss_ranking(loss, grad, scores, lengths, clamp)
+
+
+def _family(axial: Any, problems: Sequence[Forward] | Sequence[Backward]) -> Any:
+    return axial if all(axial.supports(p.q, p.k, p.dim) for p in problems) else _eager

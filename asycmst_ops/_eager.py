@@ -1,0 +1,70 @@
+"""Kernels in plain PyTorch, for every device and case that has none of its own.
+
+Forwards are the reference itself; backwards are written out, because kernels run below autograd.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asycmst_ops import reference
+from asycmst_ops._problem import Backward, Forward
+
+_AXES: dict[int, reference.Axis] = {1: "time", 2: "space"}
+# Subscripts of the keys and of the weights, by attended dimension; queries are always "btnhd".
+_KEYS = {1: "bunhd", 2: "btmhd"}
+_WEIGHTS = {1: "btnhu", 2: "btnhm"}
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def axial_forward(problems: Sequence[Forward], scale: float) -> None:
+    for p in problems:
+        p.out.copy_(
+            reference.axial_attention(
+                _wide(p.q),
+                _wide(p.k),
+                _wide(p.v),
+                axis=_AXES[p.dim],
+                scale=scale,
+                key_mask=p.key_mask,
+            )
+        )
+
+
+def axial_backward(problems: Sequence[Backward], scale: float) -> None:
+    """With softmax rows w and upstream g: dv = w'g, ds = w(gv' - rowsum(w gv')), dq = ds k."""
+    for p in problems:
+        key, weight = _KEYS[p.dim], _WEIGHTS[p.dim]
+        q, k, v, grad = (_wide(x) for x in (p.q, p.k, p.v, p.grad))
+        if p.key_mask is not None:
+            hidden = ~p.key_mask[..., None, None]
+            k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
+        w = reference.attention_weights(q, k, axis=_AXES[p.dim], scale=scale, key_mask=p.key_mask)
+        p.dv.copy_(torch.einsum(f"{weight},btnhd->{key}", w, grad))
+        dw = torch.einsum(f"btnhd,{key}->{weight}", grad, v)
+        ds = w * (dw - (w * dw).sum(-1, keepdim=True)) * scale
+        p.dq.copy_(torch.einsum(f"{weight},{key}->btnhd", ds, k))
+        p.dk.copy_(torch.einsum(f"{weight},btnhd->{key}", ds, q))
+
+
+def fss_ranking(
+    loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
+) -> None:
+    """Loss of each row (B,) and its gradient by the scores (B, T)."""
+    loss.copy_(reference.fss_ranking_loss(scores, clamp=clamp, lengths=lengths, reduction="none"))
+    frames = scores.shape[1]
+    order = torch.arange(frames, device=scores.device)
+    count = torch.full_like(loss, frames) if lengths is None else lengths.to(loss.dtype)
+    taking_part = order < count.masked_fill(count < 2, 0)[:, None]
+    wide = _wide(scores).masked_fill(~taking_part, 0.0)
+    gap = wide[:, :, None] - wide[:, None, :]
+    pair = (taking_part[:, :, None] & taking_part[:, None, :]).triu(1)
+    counted = pair & (-torch.nn.functional.logsigmoid(-gap) > -math.log(clamp))
+    weight = 2.0 / (count * (count - 1)).clamp(min=1)
+    slope = (gap.sigmoid() * counted) * weight[:, None, None]
+    grad.copy_(slope.sum(2) - slope.sum(1))

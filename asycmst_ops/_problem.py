@@ -1,0 +1,35 @@
+"""What one kernel call works on; the three kernel families share these two shapes."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Forward(NamedTuple):
+    """Attention along one axis: fill `out` from `q`, `k`, `v`.
+
+    Grids are (B, T, N, H, d) with any strides and a contiguous last dimension; `dim` is 1 (time)
+    or 2 (space). `k` and `v` share a shape that may differ from `q` along `dim` only. `key_mask`
+    is None or bool with the first three sizes of `k`; True means the key takes part.
+    """
+
+    out: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None
+    dim: int
+
+
+class Backward(NamedTuple):
+    """Gradients of one `Forward`: fill `dq`, `dk`, `dv` from `grad` and the inputs."""
+
+    dq: Tensor
+    dk: Tensor
+    dv: Tensor
+    grad: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None
+    dim: int

@@ -1,0 +1,236 @@
+"""The definition of every operator in plain PyTorch: the only oracle of this repository.
+
+Each function has the name and the meaning of a public operator and runs on any device, in any
+floating dtype, with ordinary autograd (second derivatives included). Nothing here is fast; the
+attention weights are formed in full.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Axis = Literal["time", "space"]
+
+_SCORES = {"time": "btnhd,bunhd->bnhtu", "space": "btnhd,btmhd->bthnm"}
+_VALUES = {"time": "bnhtu,bunhd->btnhd", "space": "bthnm,btmhd->btnhd"}
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+
+
+def _key_grid(mask: Tensor | None, k: Tensor) -> Tensor | None:
+    """A mask broadcast to the key grid (B, L, N) or (B, T, L)."""
+    return None if mask is None else torch.broadcast_to(mask, k.shape[:3])
+
+
+def _only(x: Tensor, keys: Tensor | None) -> Tensor:
+    """Zero where the key does not take part, so that NaN or Inf there cannot leak."""
+    return x if keys is None else x.masked_fill(~keys[..., None, None], 0.0)
+
+
+def _softmax(scores: Tensor, keys: Tensor | None) -> Tensor:
+    """Softmax over the last dimension among the keys that take part; all zero without any."""
+    if keys is None:
+        return scores.softmax(-1)
+    weights = scores.masked_fill(~keys, -math.inf)
+    # A finite stand-in for empty rows: softmax of all -inf is NaN, also in the gradient.
+    empty = ~keys.any(-1, keepdim=True)
+    return weights.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
+
+
+def _weights(q: Tensor, k: Tensor, keys: Tensor | None, axis: Axis, scale: float) -> Tensor:
+    """Softmax weights, (B, N, H, T, L) for "time" and (B, T, H, N, L) for "space"."""
+    scores = torch.einsum(_SCORES[axis], q, _only(k, keys)) * scale
+    if keys is not None:
+        # (B, L, N) -> (B, N, 1, 1, L) for "time"; (B, T, L) -> (B, T, 1, 1, L) for "space".
+        keys = (keys.transpose(1, 2) if axis == "time" else keys)[:, :, None, None, :]
+        keys = keys.expand(scores.shape)
+    return _softmax(scores, keys)
+
+
+def axial_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    axis: Axis,
+    scale: float | None = None,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """Attention along one axis of a token grid (Eq 8 for "time", Eq 10 for "space").
+
+    Args:
+        q: queries, (B, T, N, H, d).
+        k: keys, as `q`, or with another length along the attended axis.
+        v: values, shaped as `k`.
+        axis: "time": token (t, n) attends (t', n); "space": token (t, n) attends (t, n').
+        scale: factor on the scores; None means 1/sqrt(d).
+        key_mask: bool, broadcastable to `k.shape[:3]`; True means the key takes part.
+
+    Returns:
+        (B, T, N, H, d), contiguous.
+    """
+    keys = _key_grid(key_mask, k)
+    weights = _weights(q, k, keys, axis, _scale(q, scale))
+    return torch.einsum(_VALUES[axis], weights, _only(v, keys)).contiguous()
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    axis: Axis,
+    scale: float | None = None,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """The softmax weights of `axial_attention`, (B, T, N, H, L), without a gradient."""
+    with torch.no_grad():
+        weights = _weights(q, k, _key_grid(key_mask, k), axis, _scale(q, scale))
+        order = (0, 3, 1, 2, 4) if axis == "time" else (0, 1, 3, 2, 4)
+        return weights.permute(order).contiguous()
+
+
+def acmst_attention(
+    q_bus: Tensor,
+    k_ceus: Tensor,
+    v_ceus: Tensor,
+    q_ceus: Tensor,
+    k_bus: Tensor,
+    v_bus: Tensor,
+    *,
+    scale: float | None = None,
+    bus_mask: Tensor | None = None,
+    ceus_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both directions of the asymmetric cross-modal attention (Eq 8 and Eq 10)."""
+    return (
+        axial_attention(q_bus, k_ceus, v_ceus, axis="time", scale=scale, key_mask=ceus_mask),
+        axial_attention(q_ceus, k_bus, v_bus, axis="space", scale=scale, key_mask=bus_mask),
+    )
+
+
+def acmst_attention_qkvpacked(
+    qkv_bus: Tensor,
+    qkv_ceus: Tensor,
+    *,
+    scale: float | None = None,
+    bus_mask: Tensor | None = None,
+    ceus_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`acmst_attention` of two packed grids (B, T, N, 3, H, d)."""
+    q_bus, k_bus, v_bus = qkv_bus.unbind(3)
+    q_ceus, k_ceus, v_ceus = qkv_ceus.unbind(3)
+    return acmst_attention(
+        q_bus,
+        k_ceus,
+        v_ceus,
+        q_ceus,
+        k_bus,
+        v_bus,
+        scale=scale,
+        bus_mask=bus_mask,
+        ceus_mask=ceus_mask,
+    )
+
+
+def _union(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    """One softmax over the keys of the own column and the own frame, the own place once."""
+    frames, places = q.shape[1:3]
+    keys = _key_grid(mask, k)
+    k, v = _only(k, keys), _only(v, keys)
+    column = torch.einsum("btnhd,bunhd->btnhu", q, k)
+    frame = torch.einsum("btnhd,btmhd->btnhm", q, k)
+    scores = torch.cat((column, frame), -1) * scale
+    others = ~torch.eye(places, dtype=torch.bool, device=q.device)
+    taking_part = torch.ones(column.shape[:3], dtype=torch.bool, device=q.device)
+    in_column = taking_part[..., None].expand(-1, -1, -1, frames)
+    in_frame = taking_part[..., None] & others
+    if keys is not None:
+        in_column = in_column & keys.transpose(1, 2)[:, None]
+        in_frame = in_frame & keys[:, :, None, :]
+    allowed = torch.cat((in_column, in_frame), -1)[:, :, :, None, :].expand(scores.shape)
+    weights = _softmax(scores, allowed)
+    from_column = torch.einsum("btnhu,bunhd->btnhd", weights[..., :frames], v)
+    return (
+        from_column + torch.einsum("btnhm,btmhd->btnhd", weights[..., frames:], v)
+    ).contiguous()
+
+
+def _everywhere(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    """Attention over all T*N keys."""
+    keys = _key_grid(mask, k)
+    scores = torch.einsum("btnhd,bumhd->btnhum", q, _only(k, keys)).flatten(-2) * scale
+    if keys is not None:
+        keys_row = keys.flatten(1)[:, None, None, None, :].expand(scores.shape)
+        weights = _softmax(scores, keys_row)
+    else:
+        weights = scores.softmax(-1)
+    values = _only(v, keys).flatten(1, 2)
+    return torch.einsum("btnhl,blhd->btnhd", weights, values).contiguous()
+
+
+def cross_modal_attention(
+    q_bus: Tensor,
+    k_ceus: Tensor,
+    v_ceus: Tensor,
+    q_ceus: Tensor,
+    k_bus: Tensor,
+    v_bus: Tensor,
+    *,
+    strategy: Literal["asymmetric", "symmetric", "spatial", "temporal", "global"],
+    scale: float | None = None,
+    bus_mask: Tensor | None = None,
+    ceus_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The cross-attention strategies compared in Table 5: the same sums over other key sets."""
+    bus = (q_bus, k_ceus, v_ceus)
+    ceus = (q_ceus, k_bus, v_bus)
+    factor = _scale(q_bus, scale)
+    if strategy in ("symmetric", "global"):
+        attend = _union if strategy == "symmetric" else _everywhere
+        return attend(*bus, factor, ceus_mask), attend(*ceus, factor, bus_mask)
+    bus_axis: Axis = "space" if strategy == "spatial" else "time"
+    ceus_axis: Axis = "time" if strategy == "temporal" else "space"
+    return (
+        axial_attention(*bus, axis=bus_axis, scale=scale, key_mask=ceus_mask),
+        axial_attention(*ceus, axis=ceus_axis, scale=scale, key_mask=bus_mask),
+    )
+
+
+def fss_ranking_loss(
+    scores: Tensor,
+    *,
+    clamp: float = 0.9,
+    lengths: Tensor | None = None,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+) -> Tensor:
+    """Frame self-sorting loss (Eq 3-4) of frame scores (B, T): later frames must score higher.
+
+    The pair term -log min(sigmoid(s_i - s_t), clamp) is computed as
+    max(softplus(s_t - s_i), -log clamp), which does not overflow.
+    """
+    frames = scores.shape[1]
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    count = torch.full_like(wide[:, 0], frames, dtype=torch.int64)
+    if lengths is not None:
+        count = lengths.clamp(0, frames).to(torch.int64)
+    # A row without a pair takes no part at all, so that not even NaN reaches its gradient.
+    count = count.masked_fill(count < 2, 0)
+    taking_part = torch.arange(frames, device=scores.device) < count[:, None]
+    wide = wide.masked_fill(~taking_part, 0.0)
+    gap = wide[:, :, None] - wide[:, None, :]
+    pair = (taking_part[:, :, None] & taking_part[:, None, :]).triu(1)
+    floor = -math.log(clamp)
+    # -logsigmoid is softplus with gradient exactly 1/2 at 0 and no cut-over to the identity.
+    term = -F.logsigmoid(-gap)
+    term = torch.where(term > floor, term, torch.full_like(term, floor))
+    total = term.masked_fill(~pair, 0.0).sum((1, 2))
+    pairs = (count * (count - 1)).clamp(min=1)
+    rows = total * (2.0 / pairs.to(wide.dtype))
+    return {"none": rows, "mean": rows.mean() if rows.numel() else rows.sum(), "sum": rows.sum()}[
+        reduction
+    ]

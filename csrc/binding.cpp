@@ -1,0 +1,219 @@
+// Module asycmst_ops._C: plain addresses, sizes and strides in, kernels out.
+//
+// The Python launcher owns the tensors and has checked them; nothing here knows of torch. A grid
+// comes as its address and its strides over (B, T, N, H, d) in elements, a mask over (B, T, N).
+// Tuples are read through the C API: the generic casters would cost more than a small kernel.
+#include <pybind11/pybind11.h>
+
+#include <new>
+#include <vector>
+
+#include "isa.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+
+namespace asycmst {
+namespace {
+
+constexpr int kGridDims = 5;
+constexpr int kMaskDims = 3;
+
+// Reads one problem's flat tuple from left to right.
+class TupleReader {
+  public:
+    explicit TupleReader(PyObject* tuple) : tuple_(tuple) {
+        if (!PyTuple_Check(tuple)) {
+            throw py::type_error("a problem must be a tuple");
+        }
+    }
+
+    std::int64_t integer() { return as_integer(next()); }
+
+    char* address() { return reinterpret_cast<char*>(as_integer(next())); }
+
+    void integers(std::int64_t* to, int count) {
+        PyObject* item = next();
+        if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != count) {
+            throw py::type_error("sizes and strides must be tuples of the expected length");
+        }
+        for (int i = 0; i < count; ++i) {
+            to[i] = as_integer(PyTuple_GET_ITEM(item, i));
+        }
+    }
+
+    void finish() const {
+        if (position_ != PyTuple_GET_SIZE(tuple_)) {
+            throw py::type_error("a problem holds more values than expected");
+        }
+    }
+
+  private:
+    PyObject* next() {
+        if (position_ >= PyTuple_GET_SIZE(tuple_)) {
+            throw py::type_error("a problem holds fewer values than expected");
+        }
+        return PyTuple_GET_ITEM(tuple_, position_++);
+    }
+
+    static std::int64_t as_integer(PyObject* item) {
+        const long long value = PyLong_AsLongLong(item);
+        if (value == -1 && PyErr_Occurred() != nullptr) {
+            throw py::error_already_set();
+        }
+        return value;
+    }
+
+    PyObject* tuple_;
+    Py_ssize_t position_ = 0;
+};
+
+Operand read_operand(TupleReader& reader, std::int64_t dim, int dims) {
+    std::int64_t strides[kGridDims] = {};
+    Operand operand{};
+    operand.data = reader.address();
+    reader.integers(strides, dims);
+    operand.batch = strides[0];
+    operand.row = strides[dim];
+    operand.group = strides[3 - dim];
+    operand.head = dims == kGridDims ? strides[3] : 0;
+    return operand;
+}
+
+// (dim, sizes of q, keys along dim, mask address or 0, mask strides, then address and strides of
+// each grid: out q k v, or dq dk dv grad q k v)
+AxialProblem read_axial(PyObject* tuple, bool backward) {
+    TupleReader reader(tuple);
+    AxialProblem problem{};
+    const std::int64_t dim = reader.integer();
+    if (dim != 1 && dim != 2) {
+        throw py::value_error("dim must be 1 or 2");
+    }
+    std::int64_t sizes[kGridDims];
+    reader.integers(sizes, kGridDims);
+    problem.batches = sizes[0];
+    problem.queries = sizes[dim];
+    problem.groups = sizes[3 - dim];
+    problem.heads = sizes[3];
+    problem.channels = sizes[4];
+    problem.keys = reader.integer();
+    problem.mask = read_operand(reader, dim, kMaskDims);
+    if (backward) {
+        for (Operand* operand : {&problem.dq, &problem.dk, &problem.dv, &problem.grad}) {
+            *operand = read_operand(reader, dim, kGridDims);
+        }
+    } else {
+        problem.out = read_operand(reader, dim, kGridDims);
+    }
+    for (Operand* operand : {&problem.q, &problem.k, &problem.v}) {
+        *operand = read_operand(reader, dim, kGridDims);
+    }
+    reader.finish();
+    return problem;
+}
+
+std::vector<const KernelSet*> find_kernel_sets() {
+    const KernelSet* sets[kMaxKernelSets];
+    const int count = available_kernel_sets(sets);
+    return {sets, sets + count};
+}
+
+// Leaked on purpose: threads may still run kernels while the process ends.
+const std::vector<const KernelSet*>& kernel_sets() {
+    static const auto* sets = new std::vector<const KernelSet*>(find_kernel_sets());
+    return *sets;
+}
+
+const KernelSet& kernel_set(int isa) {
+    return *kernel_sets().at(static_cast<std::size_t>(isa));
+}
+
+int check_dtype(int dtype) {
+    if (dtype < 0 || dtype >= kDTypes) {
+        throw py::value_error("unknown dtype number");
+    }
+    return dtype;
+}
+
+void axial(bool backward, int dtype, const py::list& problems, double scale, int threads,
+           int isa) {
+    std::vector<AxialProblem> read;
+    read.reserve(problems.size());
+    for (py::size_t i = 0; i < problems.size(); ++i) {
+        read.push_back(read_axial(PyList_GET_ITEM(problems.ptr(), static_cast<Py_ssize_t>(i)),
+                                  backward));
+    }
+    const KernelSet& set = kernel_set(isa);
+    const AxialKernel& kernel =
+        (backward ? set.axial_backward : set.axial_forward)[check_dtype(dtype)];
+    bool complete;
+    {
+        py::gil_scoped_release release;
+        complete = run_axial(kernel, read.data(), static_cast<int>(read.size()), scale, threads);
+    }
+    if (!complete) {
+        throw std::bad_alloc();
+    }
+}
+
+void axial_forward(int dtype, const py::list& problems, double scale, int threads, int isa) {
+    axial(false, dtype, problems, scale, threads, isa);
+}
+
+void axial_backward(int dtype, const py::list& problems, double scale, int threads, int isa) {
+    axial(true, dtype, problems, scale, threads, isa);
+}
+
+void fss_ranking(int dtype, std::uintptr_t loss, std::uintptr_t grad, std::uintptr_t scores,
+                 std::int64_t batches, std::int64_t frames, std::int64_t batch_stride,
+                 std::int64_t frame_stride, std::uintptr_t lengths, double floor, int threads,
+                 int isa) {
+    const RankingKernel& kernel = kernel_set(isa).ranking[check_dtype(dtype)];
+    const RankingProblem problem{reinterpret_cast<const char*>(scores),
+                                 batch_stride,
+                                 frame_stride,
+                                 reinterpret_cast<const std::int64_t*>(lengths),
+                                 reinterpret_cast<char*>(loss),
+                                 reinterpret_cast<char*>(grad),
+                                 batches,
+                                 frames,
+                                 floor};
+    bool complete;
+    {
+        py::gil_scoped_release release;
+        complete = run_ranking(kernel, problem, threads);
+    }
+    if (!complete) {
+        throw std::bad_alloc();
+    }
+}
+
+py::tuple isas() {
+    const auto& sets = kernel_sets();
+    py::tuple names(sets.size());
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+        names[i] = py::str(sets[i]->name);
+    }
+    return names;
+}
+
+}  // namespace
+}  // namespace asycmst
+
+PYBIND11_MODULE(_C, module) {
+    using namespace asycmst;
+    kernel_sets();
+    watch_for_fork();
+    module.doc() = "CPU kernels of asycmst_ops; `isa` counts along isas(), 0 is the fastest.";
+    module.def("axial_forward", &axial_forward, py::arg("dtype"), py::arg("problems"),
+               py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("axial_backward", &axial_backward, py::arg("dtype"), py::arg("problems"),
+               py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("fss_ranking", &fss_ranking, py::arg("dtype"), py::arg("loss"), py::arg("grad"),
+               py::arg("scores"), py::arg("batches"), py::arg("frames"),
+               py::arg("batch_stride"), py::arg("frame_stride"), py::arg("lengths"),
+               py::arg("floor"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("isas", &isas, "Names of the instruction sets that run here, the fastest first.");
+    module.attr("compiler") = __VERSION__;
+    module.attr("openmp") = has_openmp();
+}

@@ -1,0 +1,3 @@
+#include "kernel_set.h"
+
+ASYCMST_KERNEL_SET(avx512)

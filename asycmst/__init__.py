@@ -1,0 +1,50 @@
+"""AsyCMST: asymmetric cross-modal spatio-temporal attention for paired BUS and CEUS clips.
+
+The names below are loaded on first use, so that `import asycmst` needs neither torch nor MONAI.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asycmst.config import AsyCMSTConfig
+    from asycmst.losses import AsyCMSTLoss, AsyCMSTLosses
+    from asycmst.model import AsyCMST, AsyCMSTOutput
+
+    __version__: str
+
+__all__ = [
+    "AsyCMST",
+    "AsyCMSTConfig",
+    "AsyCMSTLoss",
+    "AsyCMSTLosses",
+    "AsyCMSTOutput",
+    "__version__",
+]
+
+_ROOMS = {
+    "AsyCMST": "asycmst.model",
+    "AsyCMSTConfig": "asycmst.config",
+    "AsyCMSTLoss": "asycmst.losses",
+    "AsyCMSTLosses": "asycmst.losses",
+    "AsyCMSTOutput": "asycmst.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("asycmst")
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'asycmst' has no attribute {name!r}; it offers {__all__}")
+    try:
+        return getattr(importlib.import_module(_ROOMS[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "monai":
+            raise
+        message = f"asycmst.{name} needs MONAI: install it by pip install 'asycmst[train]'"
+        raise ModuleNotFoundError(message, name="monai") from error
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,134 @@
+"""The training objective: diagnosis plus the two auxiliary tasks (Section 3.4)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.losses.dice import DiceLoss
+from torch import Tensor, nn
+
+from asycmst.config import AsyCMSTConfig
+from asycmst.model import AsyCMSTOutput
+from asycmst_ops import fss_ranking_loss
+
+_EPSILON = 1e-6  # of Eq 5
+
+
+class AsyCMSTLosses(NamedTuple):
+    """Eq 14 and its parts before weighting, scalars; the part of a task that is off is 0."""
+
+    total: Tensor
+    diagnosis: Tensor
+    fss: Tensor
+    segmentation: Tensor
+
+
+class AsyCMSTLoss(nn.Module):
+    """L = L_Diag + w1 * L_FSS + w2 * L_Seg (Eq 14).
+
+    L_Diag is the two-class cross entropy (Eq 16), L_FSS the ranking loss of the frame scores
+    (Eq 3-4), L_Seg the Dice loss of each annotated frame (Eq 5), averaged over those frames.
+
+    Args:
+        config: Weights and clamp; None is `AsyCMSTConfig.paper()`.
+    """
+
+    def __init__(self, config: AsyCMSTConfig | None = None) -> None:
+        super().__init__()
+        config = AsyCMSTConfig.paper() if config is None else config
+        self.fss_clamp = config.fss_clamp
+        self.fss_weight = config.fss_weight
+        self.segmentation_weight = config.segmentation_weight
+        self.dice = DiceLoss(smooth_nr=_EPSILON, smooth_dr=_EPSILON, reduction="none")
+
+    def forward(
+        self,
+        output: AsyCMSTOutput,
+        label: Tensor,
+        mask: Tensor | None = None,
+        mask_valid: Tensor | None = None,
+        frame_lengths: Tensor | None = None,
+    ) -> AsyCMSTLosses:
+        """Losses of a batch, computed in float32 or, for float64 outputs, in float64.
+
+        Args:
+            output: What the model returned.
+            label: Integer (B,), 1 is malignant.
+            mask: None or (B, T, H', W'), bool or any dtype with values in {0, 1}; every value
+                other than 0 is nodule.
+            mask_valid: None or bool (B, T): the frames that have an annotation; None is all. Other
+                frames add nothing to loss and gradient, whatever their mask holds. Without an
+                annotated frame the segmentation loss is 0 and still has a graph.
+            frame_lengths: As the model had it; pairs and masks on padding are left out.
+
+        Raises:
+            TypeError: `label` is not integer or `mask_valid` not bool.
+            ValueError: A shape does not fit, or `mask_valid` comes without `mask`.
+        """
+        _check(output, label, mask, mask_valid)
+        diagnosis = F.cross_entropy(_widen(output.logits), label.long())
+        fss = segmentation = diagnosis.new_zeros(())
+        if output.frame_scores is not None:
+            fss = fss_ranking_loss(
+                output.frame_scores, clamp=self.fss_clamp, lengths=frame_lengths
+            )
+        if output.mask_logits is not None:
+            segmentation = self._segmentation(output.mask_logits, mask, mask_valid, frame_lengths)
+        total = diagnosis + self.fss_weight * fss + self.segmentation_weight * segmentation
+        return AsyCMSTLosses(total, diagnosis, fss, segmentation)
+
+    def _segmentation(
+        self,
+        mask_logits: Tensor,
+        mask: Tensor | None,
+        mask_valid: Tensor | None,
+        frame_lengths: Tensor | None,
+    ) -> Tensor:
+        probabilities = _widen(mask_logits).sigmoid()
+        if mask is None:
+            return probabilities.sum() * 0
+        annotated = mask.new_ones(mask.shape[:2], dtype=torch.bool)
+        if mask_valid is not None:
+            annotated = mask_valid
+        if frame_lengths is not None:
+            index = torch.arange(mask.shape[1], device=frame_lengths.device)
+            annotated = annotated & (index < frame_lengths[:, None])
+        nodule = (mask != 0).to(probabilities.dtype)
+        per_frame: Tensor = self.dice(_images(probabilities), _images(nodule))
+        chosen = annotated.flatten().to(per_frame.dtype)
+        return (per_frame.flatten() * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def _images(clip: Tensor) -> Tensor:
+    return clip.flatten(0, 1)[:, None]
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _check(
+    output: AsyCMSTOutput, label: Tensor, mask: Tensor | None, mask_valid: Tensor | None
+) -> None:
+    batch = output.logits.shape[0]
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise TypeError(f"label is {label.dtype}; give integers, 1 is malignant")
+    if label.shape != (batch,):
+        raise ValueError(f"label has shape {tuple(label.shape)}; give one per clip, ({batch},)")
+    if mask is None:
+        if mask_valid is not None:
+            raise ValueError("mask_valid is given without mask; give both or neither")
+        return
+    if output.mask_logits is not None and mask.shape != output.mask_logits.shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}; give that of the mask logits, "
+            f"{tuple(output.mask_logits.shape)}"
+        )
+    if mask_valid is not None:
+        if mask_valid.dtype != torch.bool:
+            raise TypeError(f"mask_valid is {mask_valid.dtype}; give bool, True is annotated")
+        if mask_valid.shape != mask.shape[:2]:
+            raise ValueError(
+                f"mask_valid has shape {tuple(mask_valid.shape)}; "
+                f"give one flag per frame, {tuple(mask.shape[:2])}"
+            )

@@ -1,0 +1,184 @@
+"""The AsyCMST network: paired BUS and CEUS clips to a diagnosis (Fig 2)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asycmst.config import AsyCMSTConfig
+from asycmst.encoders import PairedEncoders, feature_grid_size
+from asycmst.fusion import CrossModalAttention, DualStreamLayer
+from asycmst.heads import Classifier, FrameSortingHead, MaskDecoder
+from asycmst.tokens import TokenEmbedding
+
+
+class AsyCMSTOutput(NamedTuple):
+    """What the model says about a batch; a task that is off gives None.
+
+    Attributes:
+        logits: Shape (B, 2), class 1 is malignant.
+        frame_scores: Shape (B, T), Eq 2; later frames score higher.
+        mask_logits: Shape (B, T, H', W'), nodule mask of the BUS frames before the sigmoid.
+        features: Shape (B, D), what the classifier sees.
+    """
+
+    logits: Tensor
+    frame_scores: Tensor | None
+    mask_logits: Tensor | None
+    features: Tensor
+
+
+class AsyCMST(nn.Module):
+    """Diagnosis of nodules from synchronised BUS and CEUS clips.
+
+    `encoders.bus` and `encoders.ceus` are the two `FrameEncoder`s; the output of their `trunk` is
+    the last map before the 1x1 convolution. `frame_sorting` and `mask_decoder` serve training: set
+    to None, the diagnosis stays the same.
+
+    Args:
+        config: Sizes, kinds and tasks; None is `AsyCMSTConfig.paper()`.
+    """
+
+    frame_sorting: FrameSortingHead | None
+    mask_decoder: MaskDecoder | None
+
+    def __init__(self, config: AsyCMSTConfig | None = None) -> None:
+        super().__init__()
+        config = AsyCMSTConfig.paper() if config is None else config
+        self.config = config
+        places = feature_grid_size(config.encoder, config.image_size) ** 2
+        self.encoders = PairedEncoders(config)
+        self.embed_bus = TokenEmbedding(config.frames, places, config.dim)
+        self.embed_ceus = TokenEmbedding(config.frames, places, config.dim)
+        self.layers = nn.ModuleList(
+            DualStreamLayer(config, number) for number in range(1, config.layers + 1)
+        )
+        self.classifier = Classifier(config.dim)
+        self.frame_sorting = FrameSortingHead(config.dim) if config.sorts_frames else None
+        self.mask_decoder = (
+            MaskDecoder(config.dim, config.decoder_channels) if config.segments_nodule else None
+        )
+
+    def forward(
+        self, bus: Tensor, ceus: Tensor, frame_lengths: Tensor | None = None
+    ) -> AsyCMSTOutput:
+        """Diagnoses a batch of clips.
+
+        Args:
+            bus: Floating, shape (B, 3, T, H', W') with T <= `config.frames` and
+                H' = W' = `config.image_size`, values in [0, 1], any strides.
+            ceus: As `bus`.
+            frame_lengths: None or integer (B,), clamped to [1, T]: the clip's own frames, what
+                follows is padding and is never read. In evaluation the result equals that of the
+                unpadded clip; frame scores and mask logits are 0 on padding. In training the
+                encoders' batch statistics include the padded frames, which count as black.
+
+        Raises:
+            TypeError: `bus` or `ceus` is not floating, or `frame_lengths` not integer.
+            ValueError: A shape does not fit.
+        """
+        self._check(bus, ceus, frame_lengths)
+        frames, *size = bus.shape[2:]
+        valid = None
+        if frame_lengths is not None:
+            index = torch.arange(frames, device=frame_lengths.device)
+            valid = (index < frame_lengths.clamp(min=1)[:, None])[..., None]
+            padding = ~valid[:, None, :, :, None]
+            bus, ceus = bus.masked_fill(padding, 0), ceus.masked_fill(padding, 0)
+
+        features_bus, features_ceus = self.encoders(bus, ceus)
+        tokens_bus, tokens_ceus = self.embed_bus(features_bus), self.embed_ceus(features_ceus)
+        for layer in self.layers:
+            tokens_bus, tokens_ceus = layer(tokens_bus, tokens_ceus, valid)
+        logits, features = self.classifier(tokens_bus, tokens_ceus, valid)
+
+        scores = None if self.frame_sorting is None else self.frame_sorting(features_ceus)
+        masks = None
+        if self.mask_decoder is not None:
+            masks = self.mask_decoder(features_bus, (size[0], size[1]))
+        if valid is not None:
+            scores = None if scores is None else scores.masked_fill(~valid[..., 0], 0)
+            masks = None if masks is None else masks.masked_fill(~valid[..., None], 0)
+        return AsyCMSTOutput(logits, scores, masks, features)
+
+    def _check(self, bus: Tensor, ceus: Tensor, frame_lengths: Tensor | None) -> None:
+        size, longest = self.config.image_size, self.config.frames
+        for name, clip in (("bus", bus), ("ceus", ceus)):
+            if not clip.is_floating_point():
+                raise TypeError(
+                    f"{name} is {clip.dtype}; give floating values in [0, 1], "
+                    f"uint8 clips as {name}.float() / 255"
+                )
+            if clip.ndim != 5 or clip.shape[1] != 3:
+                raise ValueError(f"{name} has shape {tuple(clip.shape)}; give (B, 3, T, H', W')")
+            if clip.shape[3:] != (size, size):
+                raise ValueError(
+                    f"{name} has frames of {clip.shape[3]} x {clip.shape[4]}; this model takes "
+                    f"{size} x {size}, resize the clip or set image_size"
+                )
+            if not 1 <= clip.shape[2] <= longest:
+                raise ValueError(
+                    f"{name} has {clip.shape[2]} frames; this model takes 1 to {longest}, "
+                    "sample the clip or set frames"
+                )
+        if bus.shape != ceus.shape:
+            raise ValueError(
+                f"bus has shape {tuple(bus.shape)}, ceus {tuple(ceus.shape)}; give equal shapes"
+            )
+        if frame_lengths is not None:
+            if frame_lengths.is_floating_point() or frame_lengths.dtype == torch.bool:
+                raise TypeError(f"frame_lengths is {frame_lengths.dtype}; give an integer tensor")
+            if frame_lengths.shape != bus.shape[:1]:
+                raise ValueError(
+                    f"frame_lengths has shape {tuple(frame_lengths.shape)}; "
+                    f"give one length per clip, ({bus.shape[0]},)"
+                )
+
+
+class AttentionInputs(NamedTuple):
+    """Queries and keys of one layer's cross-attention, each (B, T, N, H, d)."""
+
+    q_bus: Tensor
+    k_ceus: Tensor
+    q_ceus: Tensor
+    k_bus: Tensor
+
+
+@torch.no_grad()
+def attention_inputs(model: AsyCMST, bus: Tensor, ceus: Tensor) -> list[AttentionInputs]:
+    """What `asycmst_ops.attention_weights` needs to show when and where the streams look.
+
+    Args:
+        model: In evaluation mode.
+        bus: As `AsyCMST.forward` takes it.
+        ceus: As `AsyCMST.forward` takes it.
+
+    Returns:
+        One entry for each layer that has a cross-attention, lowest first. The weights of
+        (q_bus, k_ceus) along "time" are those of Eq 8, of (q_ceus, k_bus) along "space" of Eq 10.
+
+    Raises:
+        ValueError: The model is in training mode, where dropout would disturb the picture.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() before looking at it")
+    found: list[AttentionInputs] = []
+
+    def record(attention: nn.Module, streams: tuple[Any, ...]) -> None:
+        assert isinstance(attention, CrossModalAttention)
+        qkv_bus, qkv_ceus = attention.project(streams[0], streams[1])
+        q_bus, k_bus, _ = qkv_bus.unbind(3)
+        q_ceus, k_ceus, _ = qkv_ceus.unbind(3)
+        found.append(AttentionInputs(q_bus, k_ceus, q_ceus, k_bus))
+
+    hooks = [
+        module.register_forward_pre_hook(record)
+        for module in model.modules()
+        if isinstance(module, CrossModalAttention)
+    ]
+    try:
+        model(bus, ceus)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -1,0 +1,51 @@
+"""Flattening and positions (Section 3.1)."""
+
+import pytest
+import torch
+
+from asycmst.tokens import TokenEmbedding
+
+
+def test_time_first_then_rows_then_columns() -> None:
+    frames, rows, columns, dim = 3, 2, 4, 5
+    t, h, w, d = torch.meshgrid(
+        *(torch.arange(n) for n in (frames, rows, columns, dim)), indexing="ij"
+    )
+    coded = (1000 * t + 100 * h + 10 * w + d).double()[None]
+    embedding = TokenEmbedding(frames, rows * columns, dim)
+    with torch.no_grad():
+        embedding.positions.zero_()
+        tokens = embedding(coded)
+    assert tokens.shape == (1, frames, rows * columns, dim)
+    for row in range(rows):
+        for column in range(columns):
+            place = tokens[0, 2, row * columns + column]
+            assert place.tolist() == [2000 + 100 * row + 10 * column + k for k in range(dim)]
+
+
+def test_positions_are_added_to_every_clip() -> None:
+    embedding = TokenEmbedding(4, 6, 8)
+    features = torch.rand(3, 4, 2, 3, 8)
+    expected = features.reshape(3, 4, 6, 8) + embedding.positions
+    assert torch.equal(embedding(features), expected)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_shorter_clip_uses_the_first_rows(frames: int) -> None:
+    embedding = TokenEmbedding(4, 6, 8)
+    features = torch.zeros(1, frames, 2, 3, 8)
+    tokens = embedding(features)
+    assert torch.equal(tokens, embedding.positions[:, :frames])
+    tokens.sum().backward()
+    assert embedding.positions.grad is not None
+    used = embedding.positions.grad.abs().amax((0, 2, 3)) > 0
+    assert used.tolist() == [True] * frames + [False] * (4 - frames)
+
+
+def test_positions_start_as_a_truncated_normal() -> None:
+    positions = TokenEmbedding(16, 49, 64).positions
+    assert positions.shape == (1, 16, 49, 64)
+    assert positions.abs().max() <= 0.04
+    # Cut at two standard deviations, a normal of 0.02 keeps 0.8796 of its spread.
+    assert positions.std().item() == pytest.approx(0.8796 * 0.02, rel=0.02)
+    assert positions.mean().item() == pytest.approx(0, abs=5e-4)

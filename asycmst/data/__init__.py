@@ -1,0 +1,1 @@
+"""Clips, phantoms and samples."""

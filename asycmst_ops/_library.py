@@ -235,7 +235,7 @@ def register_autograd(op: Any, backward_op: Any, function: type[torch.autograd.F
 
     def run_backward(*args: Any) -> Any:
         if differentiable(args):
-            return _FirstOrder.apply(backward_op, *args)
+            return _FirstOrder.apply(backward_op, *args)  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return backward_op(*args)
 

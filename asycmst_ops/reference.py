@@ -227,7 +227,7 @@ def fss_ranking_loss(
     floor = -math.log(clamp)
     # -logsigmoid is softplus with gradient exactly 1/2 at 0 and no cut-over to the identity.
     term = -F.logsigmoid(-gap)
-    term = torch.where(term > floor, term, torch.full_like(term, floor))
+    term = torch.where(term <= floor, torch.full_like(term, floor), term)  # keeps NaN
     total = term.masked_fill(~pair, 0.0).sum((1, 2))
     pairs = (count * (count - 1)).clamp(min=1)
     rows = total * (2.0 / pairs.to(wide.dtype))

@@ -2,9 +2,8 @@
 //
 // Scores of a block lie transposed, [key][query], with the lanes over queries: the maximum and the
 // sum of a softmax then run down the keys without touching the order of lanes, and keys are read
-// as single broadcast values. One or two queries left over from whole vectors would waste most
-// lanes (49 = 3 * 16 + 1), so they form a block of their own with scores [query][key], lanes over
-// keys.
+// as single broadcast values. A few queries left over from whole vectors would waste most lanes
+// (49 = 3 * 16 + 1), so they form a block of their own with scores [query][key], lanes over keys.
 #pragma once
 
 #include "gemm.h"
@@ -16,7 +15,6 @@ namespace {
 constexpr std::int64_t kBlockQueries = 64;
 // Sums over more keys than this are made of partial sums, whose rounding errors grow less.
 constexpr std::int64_t kPartialKeys = 64;
-constexpr double kLog2E = 1.4426950408889634074;
 
 template <class C>
 struct QueryBlock {
@@ -59,7 +57,8 @@ void block_products(const QueryBlock<Compute<IO>>& block, const IO* rows, std::i
     if (!block.by_query) {
         pack_transposed(rows, stride, block.count, channels, factor, block.stride, packed);
         gemm<Layout::kRowMajor>(keys, block.stride / lanes, channels, others.data, others.stride,
-                                packed, block.stride, Output<C>{scores, block.stride, nullptr, false});
+                                packed, block.stride,
+                                Output<C>{scores, block.stride, nullptr, false});
         return;
     }
     const std::int64_t width = round_to_lanes<C>(channels);

@@ -67,8 +67,8 @@ bool run_tasks(const TaskRunner& runner, std::int64_t count, int threads,
         thread_scratch.trim();
         return true;
     }
-    // Always the same team, even for fewer tasks: a smaller one would end threads that torch's next
-    // loop would have to start again.
+    // Always the same team, even for fewer tasks: a smaller one would end threads that the next
+    // loop of torch would have to start again.
     std::atomic<bool> complete{true};
 #pragma omp parallel num_threads(threads)
     {

@@ -7,7 +7,7 @@
 namespace asycmst {
 
 // loss (batches,) and grad (batches, frames) are contiguous and of the compute type. `lengths`
-// may be null; its values are clamped to [0, frames]. `floor` is the smallest pair term, -log clamp.
+// may be null; its values are clamped to [0, frames]. `floor` is the least pair term, -log clamp.
 struct RankingProblem {
     const char* scores;
     std::int64_t batch_stride, frame_stride;

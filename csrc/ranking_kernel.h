@@ -1,4 +1,4 @@
-// Loss and gradient of one sample: with d = s_t - s_i over the pairs t < i and w = 2 / (n (n - 1)),
+// Loss and gradient of one sample, with d = s_t - s_i over the pairs t < i, w = 2 / (n (n - 1)):
 //     loss = w * sum max(softplus(d), floor)
 //     grad_t += w * sigmoid(d), grad_i -= w * sigmoid(d)   where softplus(d) > floor
 // Each frame t meets all later frames i at once, lanes over i; memory grows with the frames only.
@@ -64,7 +64,7 @@ void ranking_row(const RankingProblem& p, std::int64_t batch, void* memory) {
         V slopes = {};
         for (std::int64_t i = t + 1; i < n; i += lanes) {
             const V d = scores[t] - load(scores + i);
-            const V u = exp2_nonpositive((d > C(0) ? -d : d) * static_cast<C>(1.44269504088896341));
+            const V u = exp2_nonpositive((d > C(0) ? -d : d) * static_cast<C>(kLog2E));
             const V softplus = (d > C(0) ? d : V{}) + log1p_unit<C>(u);
             const V sigmoid = (d > C(0) ? splat(C(1)) : u) / (u + C(1));
             // Written so that a NaN counts as unclamped and reaches loss and gradient.
@@ -80,7 +80,8 @@ void ranking_row(const RankingProblem& p, std::int64_t batch, void* memory) {
         total += static_cast<double>(lane_sum<C>(terms));
         sums[t] += lane_sum<C>(slopes);
     }
-    const double weight = n < 2 ? 0.0 : 2.0 / (static_cast<double>(n) * static_cast<double>(n - 1));
+    const double pairs = static_cast<double>(n) * static_cast<double>(n - 1) / 2;
+    const double weight = n < 2 ? 0.0 : 1.0 / pairs;
     reinterpret_cast<C*>(p.loss)[batch] = static_cast<C>(total * weight);
     C* grad = reinterpret_cast<C*>(p.grad) + batch * p.frames;
     for (std::int64_t t = 0; t < p.frames; ++t) {

@@ -125,7 +125,8 @@ ASYCMST_INLINE void from_compute(double value, double* to) { *to = value; }
 ASYCMST_INLINE void from_compute(float value, BFloat* to) {
     const std::uint32_t bits = bit_cast<std::uint32_t>(value);
     const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    const std::uint32_t rounded = is_nan ? bits | 0x00400000u : bits + 0x7fffu + ((bits >> 16) & 1);
+    const std::uint32_t even = bits + 0x7fffu + ((bits >> 16) & 1);
+    const std::uint32_t rounded = is_nan ? bits | 0x00400000u : even;
     to->bits = static_cast<std::uint16_t>(rounded >> 16);
 }
 
@@ -208,6 +209,8 @@ ASYCMST_INLINE void store(Half* to, VFloat value) {
     }
 #endif
 }
+
+constexpr double kLog2E = 1.4426950408889634074;
 
 // 2^x for x <= 0, NaN for NaN, and exactly 0 below the smallest normal number: a denormal weight
 // would slow every product it enters. x = n + r with |r| <= 1/2 by adding and subtracting a

@@ -1,6 +1,7 @@
 """Settings that every test file shares."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,12 @@ torch.use_deterministic_algorithms(True, warn_only=True)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Away from the sources: child processes import what is installed, and litter nothing."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(

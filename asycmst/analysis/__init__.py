@@ -1,0 +1,1 @@
+"""What a trained model says and why: metrics, maps, figures, predictions."""

@@ -1,0 +1,108 @@
+"""Which frames of a clip are kept, and how a frame becomes a square RGB image."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+UInt8Array = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class Box(NamedTuple):
+    """A rectangle of a frame in pixels: rows top to bottom - 1, columns left to right - 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class Frames(NamedTuple):
+    """What a reader returns: the sampled frames of one clip.
+
+    Attributes:
+        frames: shape (T, size, size, 3), uint8, RGB.
+        indices: shape (T,), int64, the source frame each one was taken from.
+        times: shape (T,), float64, seconds after the clip's first frame, or None where the
+            source states no time.
+        notes: one line each, what a user should know about how the source was read.
+    """
+
+    frames: UInt8Array
+    indices: IntArray
+    times: FloatArray | None
+    notes: tuple[str, ...] = ()
+
+
+def sample_indices(available: int, frames: int) -> IntArray:
+    """Choose `frames` of `available` frames, evenly from the first to the last.
+
+    Frame j is source frame floor(j (n - 1) / (T - 1)); one frame (T = 1) is the first. A clip
+    shorter than T repeats frames and never goes back in time.
+
+    Args:
+        available: n, the frames the source holds, at least 1.
+        frames: T, the frames wanted, at least 1.
+
+    Returns:
+        Shape (T,), int64, non-decreasing.
+
+    Raises:
+        ValueError: n or T is below 1.
+    """
+    if frames < 1:
+        raise ValueError(f"frames is {frames}: ask for at least 1 frame")
+    if available < 1:
+        raise ValueError("the clip holds no frame: at least 1 is needed")
+    return np.arange(frames, dtype=np.int64) * (available - 1) // max(frames - 1, 1)
+
+
+def fit_frame(frame: UInt8Array, size: int, box: Box | None = None) -> UInt8Array:
+    """Crop a frame, turn grey into RGB and resize it to a square.
+
+    Bilinear with antialiasing (the filter widens with the reduction, so that fine speckle is
+    averaged, not skipped). The aspect ratio is not kept, as in the paper.
+
+    Args:
+        frame: shape (H, W) or (H, W, 3), uint8.
+        size: side of the result in pixels.
+        box: the part to keep, or None for all of it.
+
+    Returns:
+        Shape (size, size, 3), uint8.
+    """
+    if box is not None:
+        frame = frame[box.top : box.bottom, box.left : box.right]
+    planes = torch.from_numpy(np.array(frame, order="C"))  # a copy: the source may be read-only
+    planes = planes[None] if planes.ndim == 2 else planes.permute(2, 0, 1)
+    if planes.shape[1:] != (size, size):
+        planes = F.interpolate(planes[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    return planes.expand(3, size, size).permute(1, 2, 0).contiguous().numpy()
+
+
+def half(height: int, width: int, side: str, box: Box | None = None) -> Box:
+    """The left or right half of a frame, or of one part of it.
+
+    Args:
+        height: rows of the frame.
+        width: columns of the frame.
+        side: "left" or "right".
+        box: the part to halve, or None for the whole frame.
+
+    Returns:
+        The half; of an odd number of columns the middle one belongs to neither.
+
+    Raises:
+        ValueError: the part is a single column wide.
+    """
+    left, top, right, bottom = Box(0, 0, width, height) if box is None else box
+    columns = (right - left) // 2
+    if columns < 1:
+        raise ValueError(f"a frame {right - left} pixel wide has no halves: leave `view` out")
+    if side == "left":
+        return Box(left, top, left + columns, bottom)
+    return Box(right - columns, top, right, bottom)

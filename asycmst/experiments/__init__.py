@@ -1,0 +1,1 @@
+"""Complete runs, from data to tables and pictures."""

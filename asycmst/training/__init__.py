@@ -1,0 +1,1 @@
+"""Optimisation of a model on samples, and its checkpoints."""

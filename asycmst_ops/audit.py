@@ -1,0 +1,284 @@
+"""What the Triton kernels compile to, without a GPU: `python -m asycmst_ops.audit`.
+
+Compiles the launches that the operators make for the usual shapes, disassembles them and prints
+registers, shared memory, register spills, access widths and tensor-core instructions. The audit
+fails where a kernel spills, uses atomics (whose order is not fixed), falls back to narrow accesses
+on aligned grids, or computes 16-bit products without tensor cores. It says nothing about time.
+"""
+
+import argparse
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+ARCHITECTURES = (86, 90)
+
+_POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+
+
+class Case(NamedTuple):
+    """One kernel with everything that selects its compiled form."""
+
+    kernel: str  # "forward", "backward" or "ranking"
+    configuration: str
+    pointers: dict[str, str]  # pointer argument -> type; "" stands for every other pointer
+    keywords: dict[str, Any]
+    wide: bool  # all tensor accesses should be 128-bit
+    products: bool  # there should be tensor-core instructions
+
+
+class Report(NamedTuple):
+    """What one case compiled to for one architecture."""
+
+    case: Case
+    architecture: int
+    registers: int
+    shared_memory: int
+    spills: int
+    accesses: int
+    wide_accesses: int
+    matrix_instructions: int
+    atomics: int
+
+    def faults(self) -> list[str]:
+        """What is wrong with the kernel; empty when nothing is."""
+        faults = []
+        if self.spills:
+            faults.append(f"{self.spills} spills")
+        if self.atomics:
+            faults.append(f"{self.atomics} atomics")
+        if self.case.wide and self.wide_accesses < self.accesses:
+            faults.append("narrow accesses")
+        if self.case.products and not self.matrix_instructions:
+            faults.append("no tensor cores")
+        return faults
+
+
+def attention_case(
+    kernel: str,
+    q_length: int,
+    k_length: int,
+    channels: int,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    has_mask: bool = False,
+    aligned: bool = True,
+    precision: str = "ieee",
+) -> Case:
+    """The launch that attention of these sizes makes; `kernel` is "forward" or "backward"."""
+    from asycmst_ops._triton import axial
+
+    launch = axial.launch_for(
+        q_length,
+        k_length,
+        channels,
+        dtype,
+        precision=precision,
+        aligned=aligned,
+        backward=kernel == "backward",
+    )
+    threads = 32 * launch.num_warps
+    smallest_tile = min(launch.block_q, launch.block_k) * launch.block_d * dtype.itemsize
+    unit = axial.ALIGNMENT // dtype.itemsize if aligned else 1
+    words = [f"{q_length}x{k_length}", f"d={channels}", _NAMES[dtype]]
+    words += [precision] if dtype == torch.float32 else []
+    words += ["masked"] if has_mask else []
+    words += [] if aligned else ["unaligned"]
+    return Case(
+        kernel,
+        " ".join(words),
+        {"mask": "*i1" if has_mask else _POINTERS[dtype], "": _POINTERS[dtype]},
+        axial.compile_keywords(launch, channels, unit, has_mask, precision),
+        aligned and smallest_tile >= axial.ALIGNMENT * threads,
+        dtype != torch.float32 or precision == "tf32",
+    )
+
+
+def ranking_case(frames: int, *, has_lengths: bool = False) -> Case:
+    """The launch that the ranking loss of float32 scores makes."""
+    from asycmst_ops._triton import ranking
+
+    return Case(
+        "ranking",
+        f"T={frames} fp32" + (" lengths" if has_lengths else ""),
+        {"lengths": "*i64" if has_lengths else "*fp32", "": "*fp32"},
+        ranking.compile_keywords(frames, has_lengths),
+        False,
+        False,
+    )
+
+
+def shipped_cases() -> list[Case]:
+    """The launches that are audited: each branch of the launch table, masks and alignment."""
+    cases = []
+    for kernel in ("forward", "backward"):
+        cases += [
+            attention_case(kernel, 16, 16, 64),
+            attention_case(kernel, 16, 16, 64, has_mask=True),
+            attention_case(kernel, 16, 16, 128),
+            attention_case(kernel, 24, 16, 64),
+            attention_case(kernel, 32, 32, 128),
+            attention_case(kernel, 49, 49, 48, torch.float16),
+            attention_case(kernel, 49, 49, 64),
+            attention_case(kernel, 49, 49, 64, has_mask=True),
+            attention_case(kernel, 49, 49, 64, aligned=False),
+            attention_case(kernel, 49, 49, 96),
+            attention_case(kernel, 49, 49, 256),
+            attention_case(kernel, 16, 16, 64, torch.float32),
+            attention_case(kernel, 32, 32, 64, torch.float32),
+            attention_case(kernel, 32, 32, 64, torch.float32, precision="tf32"),
+            attention_case(kernel, 49, 49, 64, torch.float32),
+            attention_case(kernel, 49, 49, 64, torch.float32, precision="tf32"),
+        ]
+    return [*cases, ranking_case(16), ranking_case(64, has_lengths=True)]
+
+
+def compiled(case: Case, architecture: int) -> Any:
+    """Triton's compiled kernel of a case for one architecture (86: compute capability 8.6)."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from asycmst_ops._triton import axial_kernels, ranking
+
+    kernel = {
+        "forward": axial_kernels.forward_kernel,
+        "backward": axial_kernels.backward_kernel,
+        "ranking": ranking.ranking_kernel,
+    }[case.kernel]
+    signature, constants = {}, {}
+    for index, parameter in enumerate(kernel.params):
+        if parameter.is_constexpr:
+            signature[parameter.name] = "constexpr"
+            constants[(index,)] = case.keywords[parameter.name]
+        else:
+            pointer = case.pointers.get(parameter.name, case.pointers[""])
+            signature[parameter.name] = parameter.annotation_type or pointer
+    return triton.compile(
+        ASTSource(kernel, signature, constants),
+        target=GPUTarget("cuda", architecture, 32),
+        options={name: case.keywords[name] for name in _OPTIONS},
+    )
+
+
+def audit(case: Case, architecture: int) -> Report:
+    """Compile and disassemble one case for one architecture."""
+    import triton
+
+    binary = compiled(case, architecture)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = _run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name)
+        assembly = _run(triton.knobs.nvidia.nvdisasm.path, "-c", file.name)
+    registers = re.search(r"REG:(\d+)", usage)
+    if registers is None:
+        raise RuntimeError(f"cuobjdump printed no register count: {usage!r}")
+    # Masks are read byte by byte; every other access moves elements of the grids.
+    accesses = re.findall(r"\b(?:LDG|STG|LDGSTS)\.(?!\S*[US]8)\S*", assembly)
+    return Report(
+        case,
+        architecture,
+        int(registers[1]),
+        int(binary.metadata.shared),
+        _count(r"LDL|STL", assembly),
+        len(accesses),
+        sum(".128" in access for access in accesses),
+        _count(r"HMMA|HGMMA|QGMMA|UTCHMMA", assembly),
+        _count(r"ATOM|ATOMG|ATOMS|RED|REDG", assembly),
+    )
+
+
+def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = None) -> int:
+    """Print the table; 0 when every kernel is sound, 1 when one is not, 2 when none can be read.
+
+    Args:
+        arguments: Command line, `sys.argv` by default.
+        cases: What to audit, `shipped_cases()` by default.
+    """
+    parser = argparse.ArgumentParser(prog="python -m asycmst_ops.audit", description=__doc__)
+    parser.add_argument(
+        "--arch",
+        type=int,
+        nargs="+",
+        default=ARCHITECTURES,
+        metavar="CC",
+        help="compute capabilities without the dot, 86 and 90 by default",
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="the rows whose kernel and shape contain TEXT"
+    )
+    options = parser.parse_args(arguments)
+    obstacle = _obstacle()
+    if obstacle is not None:
+        print(obstacle, file=sys.stderr)
+        return 2
+    chosen = [
+        case
+        for case in (shipped_cases() if cases is None else cases)
+        if options.only in f"{case.kernel} {case.configuration}"
+    ]
+    if not chosen:
+        print(f"no configuration contains {options.only!r}; leave --only away", file=sys.stderr)
+        return 2
+    row = "{:<9} {:<28} {:>4} {:>9} {:>7} {:>6} {:>9} {:>4}  {}"
+    print(
+        row.format(
+            "kernel", "shape", "arch", "registers", "shared", "spills", "128-bit", "mma", ""
+        )
+    )
+    faulty = 0
+    for case in chosen:
+        for architecture in options.arch:
+            report = audit(case, architecture)
+            faults = report.faults()
+            faulty += bool(faults)
+            print(
+                row.format(
+                    case.kernel,
+                    case.configuration,
+                    architecture,
+                    report.registers,
+                    report.shared_memory,
+                    report.spills,
+                    f"{report.wide_accesses}/{report.accesses}",
+                    report.matrix_instructions,
+                    ", ".join(faults) or "ok",
+                ),
+                flush=True,
+            )
+    total = len(chosen) * len(options.arch)
+    print(f"{total - faulty} of {total} kernels are sound; this says nothing about their speed")
+    return 1 if faulty else 0
+
+
+def _obstacle() -> str | None:
+    """Why kernels cannot be compiled here, in one line."""
+    if importlib.util.find_spec("triton") is None:
+        return "the audit needs triton: pip install triton"
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return "TRITON_INTERPRET is set, so nothing is compiled; unset it and run the audit again"
+    return None
+
+
+def _run(program: str, *arguments: str) -> str:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def _count(names: str, assembly: str) -> int:
+    return len(re.findall(rf"\b(?:{names})\b", assembly))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

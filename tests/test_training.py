@@ -128,10 +128,8 @@ def test_nothing_is_printed_or_left_behind(
     train: PhantomDataset,
     validation: PhantomDataset,
     tmp_path: Path,
-    emptypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    emptypatch.chdir(tmp_path)
     levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch",)}
     run(train, validation, epochs=1)
     assert capfd.readouterr() == ("", "")

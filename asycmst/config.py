@@ -25,6 +25,8 @@ class AsyCMSTConfig:
         dim: Token width D.
         layers: Depth L of the dual stream.
         heads: Attention heads M of self- and cross-attention; they divide `dim`.
+        position_std: Spread of the untrained position tables. Far below the spread of the features
+            a short training sees frames without an order; the demo starts at 1.
         encoder: "resnet18" (stride 32), or "tiny" (four blocks of 8 to 32 channels, stride 16)
             for small clips on a CPU.
         stsa: Self-attention over all T * N tokens ("joint") or over space, then time
@@ -52,6 +54,7 @@ class AsyCMSTConfig:
     dim: int = 384
     layers: int = 6
     heads: int = 6
+    position_std: float = 0.02
     encoder: EncoderKind = "resnet18"
     stsa: SelfAttentionKind = "joint"
     cross_attention: Strategy | None = "asymmetric"
@@ -73,8 +76,16 @@ class AsyCMSTConfig:
         _check_choice("cross_attention", self.cross_attention, (*get_args(Strategy), None))
         _check_choice("ceus_task", self.ceus_task, (*get_args(CeusTask), None))
         _check_choice("bus_task", self.bus_task, (*get_args(BusTask), None))
-        for name in ("dropout", "fss_clamp", "fss_weight", "segmentation_weight"):
+        for name in (
+            "position_std",
+            "dropout",
+            "fss_clamp",
+            "fss_weight",
+            "segmentation_weight",
+        ):
             _check_real(name, getattr(self, name))
+        if self.position_std <= 0:
+            raise ValueError(f"position_std is {self.position_std}; choose a spread > 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; choose a probability in [0, 1)")
         if not 0 < self.fss_clamp <= 1:
@@ -124,9 +135,11 @@ class AsyCMSTConfig:
             dim=48,
             layers=2,
             heads=2,
+            position_std=1.0,
             encoder="tiny",
             stsa="factorised",
             ffn_dim=4 * 48,
+            dropout=0.0,
             decoder_channels=(24, 16, 8, 8),
         )
 

@@ -48,8 +48,8 @@ class AsyCMST(nn.Module):
         self.config = config
         places = feature_grid_size(config.encoder, config.image_size) ** 2
         self.encoders = PairedEncoders(config)
-        self.embed_bus = TokenEmbedding(config.frames, places, config.dim)
-        self.embed_ceus = TokenEmbedding(config.frames, places, config.dim)
+        self.embed_bus = TokenEmbedding(config.frames, places, config.dim, config.position_std)
+        self.embed_ceus = TokenEmbedding(config.frames, places, config.dim, config.position_std)
         self.layers = nn.ModuleList(
             DualStreamLayer(config, number) for number in range(1, config.layers + 1)
         )

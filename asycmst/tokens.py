@@ -11,12 +11,13 @@ class TokenEmbedding(nn.Module):
         frames: Longest clip T.
         places: Positions N = H * W of one frame.
         dim: Token width D.
+        std: Standard deviation of the untrained positions, a normal cut off at twice that.
     """
 
-    def __init__(self, frames: int, places: int, dim: int) -> None:
+    def __init__(self, frames: int, places: int, dim: int, std: float = 0.02) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(1, frames, places, dim))
-        nn.init.trunc_normal_(self.positions, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(self.positions, std=std, a=-2 * std, b=2 * std)
 
     def forward(self, features: Tensor) -> Tensor:
         """X^(0) = F + P.

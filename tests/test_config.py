@@ -61,6 +61,7 @@ def test_unknown_keys_are_refused_by_name() -> None:
         ({"layers": True}, TypeError),
         ({"image_size": -1}, ValueError),
         ({"dim": 100}, ValueError),
+        ({"position_std": 0.0}, ValueError),
         ({"heads": 5}, ValueError),
         ({"dim": 1028, "heads": 4}, ValueError),
         ({"encoder": "resnet50"}, ValueError),

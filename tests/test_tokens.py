@@ -42,10 +42,11 @@ def test_a_shorter_clip_uses_the_first_rows(frames: int) -> None:
     assert used.tolist() == [True] * frames + [False] * (4 - frames)
 
 
-def test_positions_start_as_a_truncated_normal() -> None:
-    positions = TokenEmbedding(16, 49, 64).positions
+@pytest.mark.parametrize("std", [0.02, 0.5])
+def test_positions_start_as_a_truncated_normal(std: float) -> None:
+    positions = TokenEmbedding(16, 49, 64, std).positions
     assert positions.shape == (1, 16, 49, 64)
-    assert positions.abs().max() <= 0.04
-    # Cut at two standard deviations, a normal of 0.02 keeps 0.8796 of its spread.
-    assert positions.std().item() == pytest.approx(0.8796 * 0.02, rel=0.02)
-    assert positions.mean().item() == pytest.approx(0, abs=5e-4)
+    assert positions.abs().max() <= 2 * std
+    # Cut at two standard deviations, a normal keeps 0.8796 of its spread.
+    assert positions.std().item() == pytest.approx(0.8796 * std, rel=0.02)
+    assert positions.mean().item() == pytest.approx(0, abs=0.025 * std)

@@ -166,6 +166,7 @@ def test_the_optimiser_is_adamw_under_one_cycle() -> None:
     assert max(rates) == pytest.approx(0.01, rel=0.05)
     assert rates[0] < 0.001 and rates[-1] < 0.0001
     peak = rates.index(max(rates))
+    assert peak == 1  # a tenth of the steps, counted from 0
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
@@ -202,6 +203,7 @@ def test_gradients_are_clipped_only_when_asked(
         ({"batch_size": 0}, "batch_size=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"warm_up": 1.0}, "warm_up=1.0"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"gradient_clip": 0.0}, "gradient_clip=0.0"),
     ],

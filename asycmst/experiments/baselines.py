@@ -33,7 +33,7 @@ class EarlyFusion(nn.Module):
         layers = 2 * config.layers
         places = feature_grid_size(config.encoder, config.image_size) ** 2
         self.encoder = SixChannelEncoder(config.encoder, config.dim)
-        self.embed = TokenEmbedding(config.frames, places, config.dim)
+        self.embed = TokenEmbedding(config.frames, places, config.dim, config.position_std)
         self.attention = nn.ModuleList(SelfAttentionBlock(config) for _ in range(layers))
         self.fc = nn.Linear(config.dim, 2)
         self.frame_sorting = FrameSortingHead(config.dim) if config.sorts_frames else None

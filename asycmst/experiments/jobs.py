@@ -73,7 +73,8 @@ def run_jobs(
                         connection.send(job)
     finally:
         for connection, process in workers.items():
-            process.terminate()
+            # Not terminate(): Lightning answers that signal with a traceback from within a fit.
+            process.kill()
             process.join()
             connection.close()
 

@@ -18,6 +18,7 @@ class Recipe:
         epochs: passes over the training samples.
         batch_size: samples per step; the last batch of an epoch may be smaller.
         learning_rate: the peak of the cycle.
+        warm_up: share of the training before the peak, in (0, 1).
         weight_decay: decoupled, on every parameter.
         augmentation: of training clips; None leaves them as they are.
         gradient_clip: largest norm of the whole gradient; None leaves gradients alone.
@@ -28,10 +29,11 @@ class Recipe:
 
     epochs: int = 7
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
+    warm_up: float = 0.1
     weight_decay: float = 1e-2
     augmentation: Augmentation | None = field(default_factory=Augmentation)
-    gradient_clip: float | None = None
+    gradient_clip: float | None = 1.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -39,6 +41,8 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed; use 1 or more")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} is not allowed; use > 0")
+        if not 0 < self.warm_up < 1:
+            raise ValueError(f"warm_up={self.warm_up} is not allowed; use (0, 1)")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay={self.weight_decay} is not allowed; use >= 0")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
@@ -54,4 +58,10 @@ def build_optimizer(
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    return optimizer, OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=total_steps)
+    schedule = OneCycleLR(
+        optimizer,
+        max_lr=recipe.learning_rate,
+        total_steps=total_steps,
+        pct_start=recipe.warm_up,
+    )
+    return optimizer, schedule

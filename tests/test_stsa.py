@@ -170,7 +170,7 @@ def test_parameter_count(stsa: SelfAttentionKind, expected: int) -> None:
 
 
 def test_evaluation_is_deterministic_and_training_is_not() -> None:
-    block = SelfAttentionBlock(AsyCMSTConfig.demo())
+    block = SelfAttentionBlock(dataclasses.replace(AsyCMSTConfig.demo(), dropout=0.1))
     x = torch.randn(1, 8, 16, 48)
     assert not torch.equal(block(x, None), block(x, None))
     block.eval()

@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets.resnet import ResNet, resnet18
 from torch import Tensor, nn
 
-from asycmst.config import AsyCMSTConfig, EncoderKind
+from asycmst.config import AsyCMSTConfig, EncoderKind, PixelScale
 
 _TRUNK = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _COUNTER = "num_batches_tracked"  # absent from weights that older torch versions wrote
@@ -25,10 +25,12 @@ class FrameEncoder(nn.Module):
         kind: "resnet18" (stride 32, C = 512, laid out and named as torchvision's) or "tiny"
             (stride 16, C = 32).
         dim: Output channels D.
+        layout: How clips become images and maps become grids; None is `FrameLayout`.
     """
 
-    def __init__(self, kind: EncoderKind, dim: int) -> None:
+    def __init__(self, kind: EncoderKind, dim: int, layout: "FrameLayout | None" = None) -> None:
         super().__init__()
+        self.layout = FrameLayout() if layout is None else layout
         network, stages, width = _NETWORKS[kind]()
         self.trunk = nn.Sequential(
             OrderedDict((stage, getattr(network, stage)) for stage in stages)
@@ -45,29 +47,89 @@ class FrameEncoder(nn.Module):
         Returns:
             Shape (B, T, H, W, D) with H = ceil(H' / stride) and W likewise.
         """
+        features: Tensor = self.project(self.trunk(self.layout.images(clip)))
+        return self.layout.grid(features, clip.shape[2])
+
+
+class FrameLayout:
+    """A frame is an image, and an image's map is the grid of its frame (Section 3.1)."""
+
+    def images(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, H', W') to images (B * T, 3, H', W')."""
         batch, channels, frames, height, width = clip.shape
         # Channels last all the way: one copy here, and the token layout at the end is a view.
         images = clip.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
-        features: Tensor = self.project(self.trunk(images.permute(0, 3, 1, 2)))
-        return features.permute(0, 2, 3, 1).reshape(batch, frames, *features.shape[2:], -1)
+        return images.permute(0, 3, 1, 2)
+
+    def grid(self, maps: Tensor, frames: int) -> Tensor:
+        """Maps (B * T, D, H, W) to a grid (B, T, H, W, D)."""
+        grid: Tensor = maps.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
+        return grid
+
+
+class ReleasedLayout(FrameLayout):
+    """The reshapes of the authors' released code, which permute nothing.
+
+    An image holds three successive planes of the clip in memory, which are three moments of one
+    colour, and token (t, n) holds every T-th channel of all images at place n.
+    """
+
+    def images(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, H', W') to images (B * T, 3, H', W') of the same memory."""
+        batch, channels, frames, height, width = clip.shape
+        return clip.reshape(batch * frames, channels, height, width)
+
+    def grid(self, maps: Tensor, frames: int) -> Tensor:
+        """Maps (B * T, D, H, W) to a grid (B, T, H, W, D), by way of (B, D, T, H, W)."""
+        _, dim, rows, columns = maps.shape
+        return maps.reshape(-1, dim, frames, rows, columns).permute(0, 2, 3, 4, 1)
 
 
 class PairedEncoders(nn.Module):
-    """The two modality-specific encoders, `bus` and `ceus`; they share no parameter."""
+    """The encoders of the two branches, `bus` and `ceus`: one each, or one and the same."""
 
     def __init__(self, config: AsyCMSTConfig) -> None:
         super().__init__()
-        self.bus = FrameEncoder(config.encoder, config.dim)
-        self.ceus = FrameEncoder(config.encoder, config.dim)
+        layout = ReleasedLayout() if config.emulate_layout else FrameLayout()
+        self.bus = FrameEncoder(config.encoder, config.dim, layout)
+        self.ceus = (
+            self.bus if config.share_encoder else FrameEncoder(config.encoder, config.dim, layout)
+        )
 
     def forward(self, bus: Tensor, ceus: Tensor) -> tuple[Tensor, Tensor]:
         """Clips (B, 3, T, H', W') to F_B and F_C, each (B, T, H, W, D)."""
         return self.bus(bus), self.ceus(ceus)
 
 
-def feature_grid_size(kind: EncoderKind, image_size: int) -> int:
-    """Rows, and columns, of the grid an encoder makes of a square frame."""
-    return -(-image_size // _STRIDES[kind])
+class PixelNorm(nn.Module):
+    """(x - mean) / std for each colour channel of clips in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            column = torch.tensor(values)[:, None, None, None]
+            self.register_buffer(name, column, persistent=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, H', W') to the same shape."""
+        return (clip - self.mean) / self.std
+
+
+def pixel_norm(scale: PixelScale) -> nn.Module:
+    """What brings clips in [0, 1] to the range that a model's encoders take."""
+    if scale == "unit":
+        return nn.Identity()
+    return PixelNorm((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def feature_grid(config: AsyCMSTConfig) -> tuple[int, int]:
+    """Rows and columns of the grid that the model's encoders make of a frame."""
+    height, width = config.frame_size
+    stride = _STRIDES[config.encoder]
+    return -(-height // stride), -(-width // stride)
 
 
 def load_imagenet_weights(encoder: FrameEncoder, path: str | Path) -> None:

@@ -1,142 +1,118 @@
-"""Cross-modal attention between the streams and the layers it sits in (Section 3.3)."""
+"""The layers of the dual stream: self-attention, cross-attention, feed-forward (Section 3.3).
 
-from typing import Literal
+Streams are tokens (B, T, N, D); `valid` is None or bool (B, T, 1), False where a frame is padding.
+The paper leaves open in which order the streams are updated and in which state they read each
+other; each answer is a class, chosen once by `dual_stream_layer`.
+"""
 
 from torch import Tensor, nn
 
-from asycmst.config import AsyCMSTConfig
+from asycmst.config import AsyCMSTConfig, Strategy
+from asycmst.cross_attention import CrossModalAttention, key_set
+from asycmst.residuals import NoResidual, residual_norm
 from asycmst.stsa import SelfAttentionBlock
-from asycmst_ops import acmst_attention_qkvpacked, cross_modal_attention
-
-
-class CrossModalAttention(nn.Module):
-    """Projections around a cross-modal attention; a subclass says which keys a token sees.
-
-    `project_bus` makes Q_B, K_B, V_B and `project_ceus` Q_C, K_C, V_C (Eq 6-7); `output_bus` is
-    W_B^O (Eq 9) and `output_ceus` is W_C^O (Eq 11). Attention weights have no dropout.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project_bus = nn.Linear(dim, 3 * dim)
-        self.project_ceus = nn.Linear(dim, 3 * dim)
-        self.output_bus = nn.Linear(dim, dim)
-        self.output_ceus = nn.Linear(dim, dim)
-
-    def project(self, bus: Tensor, ceus: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, N, D) to queries, keys and values, packed as (B, T, N, 3, H, d)."""
-        heads = (3, self.heads, -1)
-        qkv_bus: Tensor = self.project_bus(bus).unflatten(-1, heads)
-        qkv_ceus: Tensor = self.project_ceus(ceus).unflatten(-1, heads)
-        return qkv_bus, qkv_ceus
-
-    def attend(
-        self, qkv_bus: Tensor, qkv_ceus: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Packed projections to the attention of each stream, (B, T, N, H, d) both."""
-        raise NotImplementedError
-
-    def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Att_{B->C} and Att_{C->B}, both from the same pair of streams (Algorithm 2).
-
-        Args:
-            bus: Shape (B, T, N, D).
-            ceus: Shape (B, T, N, D).
-            valid: None or bool (B, T, 1); keys in frames where it is False take no part.
-
-        Returns:
-            What BUS reads from CEUS and what CEUS reads from BUS, each (B, T, N, D).
-        """
-        att_bus, att_ceus = self.attend(*self.project(bus, ceus), valid)
-        return self.output_bus(att_bus.flatten(-2)), self.output_ceus(att_ceus.flatten(-2))
-
-
-class AsymmetricAttention(CrossModalAttention):
-    """ACMST: BUS reads its place in all CEUS frames (Eq 8), CEUS its BUS frame (Eq 10)."""
-
-    def attend(
-        self, qkv_bus: Tensor, qkv_ceus: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Packed projections to the attention of each stream, (B, T, N, H, d) both."""
-        return acmst_attention_qkvpacked(qkv_bus, qkv_ceus, bus_mask=valid, ceus_mask=valid)
-
-
-class StrategyAttention(CrossModalAttention):
-    """The other key sets of Table 5, the same in both directions."""
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        strategy: Literal["symmetric", "spatial", "temporal", "global"],
-    ) -> None:
-        super().__init__(dim, heads)
-        self.strategy = strategy
-
-    def attend(
-        self, qkv_bus: Tensor, qkv_ceus: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Packed projections to the attention of each stream, (B, T, N, H, d) both."""
-        q_bus, k_bus, v_bus = qkv_bus.unbind(3)
-        q_ceus, k_ceus, v_ceus = qkv_ceus.unbind(3)
-        return cross_modal_attention(
-            q_bus,
-            k_ceus,
-            v_ceus,
-            q_ceus,
-            k_bus,
-            v_bus,
-            strategy=self.strategy,
-            bus_mask=valid,
-            ceus_mask=valid,
-        )
 
 
 class CrossAttentionBlock(nn.Module):
-    """x <- LN(x + Att) in both streams at once."""
+    """The cross-attention and its residual in each stream: x <- LN(x + Att).
 
-    def __init__(self, attention: CrossModalAttention, dim: int) -> None:
+    With norms before their functions, queries, keys and values are all made of normed tokens.
+    """
+
+    def __init__(self, config: AsyCMSTConfig, strategy: Strategy) -> None:
         super().__init__()
-        self.attention = attention
-        self.norm_bus = nn.LayerNorm(dim)
-        self.norm_ceus = nn.LayerNorm(dim)
+        self.attention = CrossModalAttention(
+            config.dim, config.heads, key_set(strategy), config.cross_dropout, config.bias
+        )
+        self.norm_bus = residual_norm(config.norm, config.dim)
+        self.norm_ceus = residual_norm(config.norm, config.dim)
 
     def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Streams (B, T, N, D) to streams (B, T, N, D)."""
-        att_bus, att_ceus = self.attention(bus, ceus, valid)
-        return self.norm_bus(bus + att_bus), self.norm_ceus(ceus + att_ceus)
+        """Both streams at once, each reading the other as given."""
+        att_bus, att_ceus = self.attention(
+            self.norm_bus.enter(bus), self.norm_ceus.enter(ceus), valid
+        )
+        return self.norm_bus.leave(bus, att_bus), self.norm_ceus.leave(ceus, att_ceus)
+
+    def read_earlier(
+        self, bus: Tensor, ceus: Tensor, from_bus: Tensor, from_ceus: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both streams at once, each reading an earlier state of the other."""
+        att_bus, att_ceus = self.attention.read_earlier(
+            self.norm_bus.enter(bus),
+            self.norm_ceus.enter(ceus),
+            self.norm_bus.enter(from_bus),
+            self.norm_ceus.enter(from_ceus),
+            valid,
+        )
+        return self.norm_bus.leave(bus, att_bus), self.norm_ceus.leave(ceus, att_ceus)
+
+    def read_ceus(self, bus: Tensor, from_ceus: Tensor, valid: Tensor | None) -> Tensor:
+        """The BUS stream alone."""
+        attended = self.attention.read_ceus(
+            self.norm_bus.enter(bus), self.norm_ceus.enter(from_ceus), valid
+        )
+        return self.norm_bus.leave(bus, attended)
+
+    def read_bus(self, ceus: Tensor, from_bus: Tensor, valid: Tensor | None) -> Tensor:
+        """The CEUS stream alone."""
+        attended = self.attention.read_bus(
+            self.norm_ceus.enter(ceus), self.norm_bus.enter(from_bus), valid
+        )
+        return self.norm_ceus.leave(ceus, attended)
 
 
 class SeparateStreams(nn.Module):
     """In place of a `CrossAttentionBlock`: the streams pass by each other."""
 
     def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Streams (B, T, N, D), returned as they are."""
+        """Both streams as they are."""
         return bus, ceus
+
+    def read_earlier(
+        self, bus: Tensor, ceus: Tensor, from_bus: Tensor, from_ceus: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both streams as they are."""
+        return bus, ceus
+
+    def read_ceus(self, bus: Tensor, from_ceus: Tensor, valid: Tensor | None) -> Tensor:
+        """The BUS stream as it is."""
+        return bus
+
+    def read_bus(self, ceus: Tensor, from_bus: Tensor, valid: Tensor | None) -> Tensor:
+        """The CEUS stream as it is."""
+        return ceus
 
 
 class FeedForwardBlock(nn.Module):
-    """x <- LN(x + FFN(x)), the network being linear, ReLU, dropout, linear.
+    """The feed-forward network, linear, ReLU, dropout, linear, dropout, in its residual.
 
-    Eq 12-13 print neither the residual nor this norm; both are taken here, as is usual.
+    Eq 12-13 print neither a residual around the network nor a norm after it. Both are taken here
+    unless the configuration asks for the letter, which then has neither.
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, config: AsyCMSTConfig, hidden: int | None = None) -> None:
         super().__init__()
+        hidden = config.ffn_dim if hidden is None else hidden
         self.network = nn.Sequential(
-            nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+            nn.Linear(config.dim, hidden, config.bias),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden, config.dim, config.bias),
+            nn.Dropout(config.dropout),
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = (
+            NoResidual() if config.ffn == "literal" else residual_norm(config.norm, config.dim)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (..., D) to tokens (..., D)."""
-        updated: Tensor = self.norm(tokens + self.network(tokens))
-        return updated
+        return self.norm.leave(tokens, self.network(self.norm.enter(tokens)))
 
 
 class DualStreamLayer(nn.Module):
-    """One stage of the dual stream: self-attention, cross-attention, feed-forward.
+    """One layer, X^(l) to X^(l+1). This class is Algorithm 2: both streams finish their
+    self-attention, read each other in that state, and go through their feed-forward networks.
 
     Args:
         config: Sizes and kinds.
@@ -148,24 +124,62 @@ class DualStreamLayer(nn.Module):
         super().__init__()
         self.self_bus = SelfAttentionBlock(config)
         self.self_ceus = SelfAttentionBlock(config)
-        self.cross = _cross_attention(config, number)
-        self.ffn_bus = FeedForwardBlock(config.dim, config.ffn_dim, config.dropout)
-        self.ffn_ceus = FeedForwardBlock(config.dim, config.ffn_dim, config.dropout)
+        self.cross = (
+            SeparateStreams()
+            if config.cross_attention is None or number not in config.cross_attention_layers
+            else CrossAttentionBlock(config, config.cross_attention)
+        )
+        self.ffn_bus = FeedForwardBlock(config)
+        self.ffn_ceus = FeedForwardBlock(config)
 
     def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """X^(l) to X^(l+1), streams (B, T, N, D)."""
+        """Streams (B, T, N, D) to streams (B, T, N, D)."""
         bus, ceus = self.self_bus(bus, valid), self.self_ceus(ceus, valid)
         bus, ceus = self.cross(bus, ceus, valid)
         return self.ffn_bus(bus), self.ffn_ceus(ceus)
 
 
-def _cross_attention(config: AsyCMSTConfig, number: int) -> CrossAttentionBlock | SeparateStreams:
-    strategy = config.cross_attention
-    if strategy is None or number not in config.cross_attention_layers:
-        return SeparateStreams()
-    attention = (
-        AsymmetricAttention(config.dim, config.heads)
-        if strategy == "asymmetric"
-        else StrategyAttention(config.dim, config.heads, strategy)
-    )
-    return CrossAttentionBlock(attention, config.dim)
+class EarlierStateLayer(DualStreamLayer):
+    """As Algorithm 2, but each stream reads the other as it was before its self-attention."""
+
+    def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Streams (B, T, N, D) to streams (B, T, N, D)."""
+        new_bus, new_ceus = self.self_bus(bus, valid), self.self_ceus(ceus, valid)
+        new_bus, new_ceus = self.cross.read_earlier(new_bus, new_ceus, bus, ceus, valid)
+        return self.ffn_bus(new_bus), self.ffn_ceus(new_ceus)
+
+
+class SequentialLayer(DualStreamLayer):
+    """The BUS stream reads CEUS after its self-attention and finishes the layer, then the CEUS
+    stream reads the finished BUS stream.
+    """
+
+    def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Streams (B, T, N, D) to streams (B, T, N, D)."""
+        ceus = self.self_ceus(ceus, valid)
+        bus = self.ffn_bus(self.cross.read_ceus(self.self_bus(bus, valid), ceus, valid))
+        return bus, self.ffn_ceus(self.cross.read_bus(ceus, bus, valid))
+
+
+class SequentialEarlierStateLayer(DualStreamLayer):
+    """As `SequentialLayer`, but the BUS stream reads CEUS as it was before its self-attention:
+    the order of the authors' released code.
+    """
+
+    def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Streams (B, T, N, D) to streams (B, T, N, D)."""
+        bus = self.ffn_bus(self.cross.read_ceus(self.self_bus(bus, valid), ceus, valid))
+        return bus, self.ffn_ceus(self.cross.read_bus(self.self_ceus(ceus, valid), bus, valid))
+
+
+def dual_stream_layer(config: AsyCMSTConfig, number: int) -> DualStreamLayer:
+    """Layer `number`, counted from 1, of the kind that the configuration names."""
+    return _LAYERS[config.update, config.kv](config, number)
+
+
+_LAYERS = {
+    ("parallel", "stsa"): DualStreamLayer,
+    ("parallel", "raw"): EarlierStateLayer,
+    ("sequential", "stsa"): SequentialLayer,
+    ("sequential", "raw"): SequentialEarlierStateLayer,
+}

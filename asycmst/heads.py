@@ -1,10 +1,13 @@
 """What is read from the streams: frame order, nodule mask, diagnosis (Sections 3.2 and 3.4)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from asycmst.config import AsyCMSTConfig
 
 
 class FrameSortingHead(nn.Module):
@@ -12,11 +15,13 @@ class FrameSortingHead(nn.Module):
 
     Args:
         dim: Feature width D.
+        hidden: Hidden width; None is D.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
+        hidden = dim if hidden is None else hidden
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """F_C (B, T, H, W, D), before positions are added, to scores s (B, T)."""
@@ -63,15 +68,16 @@ class MaskDecoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Sums the streams, averages over time and place, maps to two classes (Eq 15).
+    """Fuses the streams, averages over time and place, maps to two classes (Eq 15).
 
     Args:
-        dim: Token width D.
+        config: Token width, and the ways to fuse and to decide.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, config: AsyCMSTConfig) -> None:
         super().__init__()
-        self.fc = nn.Linear(dim, 2)
+        self.fuse = _FUSIONS[config.fuse]
+        self.fc = _DIAGNOSES[config.diagnosis](config.dim)
 
     def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Final streams to the diagnosis.
@@ -84,12 +90,42 @@ class Classifier(nn.Module):
         Returns:
             Logits (B, 2), class 1 malignant, and the pooled features (B, D) they are made from.
         """
-        frames = (bus + ceus).mean(2)
+        frames = self.fuse(bus, ceus).mean(2)
         if valid is None:
             features = frames.mean(1)
         else:
             features = frames.masked_fill(~valid, 0).sum(1) / valid.sum(1)
         return self.fc(features), features
+
+
+class TwoLogits(nn.Linear):
+    """A logit for each class; their softmax gives the probabilities (Eq 15-16)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 2)
+
+
+class LogOdds(nn.Linear):
+    """One logit z, its sigmoid being the malignant probability.
+
+    Beside a constant 0 it forms the two logits (0, z), whose softmax is that probability and
+    whose cross entropy is the binary one.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, 2)."""
+        return F.pad(super().forward(features), (1, 0))
+
+
+def _mean(bus: Tensor, ceus: Tensor) -> Tensor:
+    return (bus + ceus) / 2
+
+
+_FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "mean": _mean}
+_DIAGNOSES: dict[str, type[TwoLogits | LogOdds]] = {"softmax": TwoLogits, "sigmoid": LogOdds}
 
 
 def _doubling(before: int, after: int) -> nn.Sequential:

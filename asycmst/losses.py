@@ -27,10 +27,11 @@ class AsyCMSTLoss(nn.Module):
     """L = L_Diag + w1 * L_FSS + w2 * L_Seg (Eq 14).
 
     L_Diag is the two-class cross entropy (Eq 16), L_FSS the ranking loss of the frame scores
-    (Eq 3-4), L_Seg the Dice loss of each annotated frame (Eq 5), averaged over those frames.
+    (Eq 3-4), L_Seg the Dice loss (Eq 5) of each annotated frame, of the annotated frames of each
+    sample together, or of those of the whole batch; several losses are averaged.
 
     Args:
-        config: Weights and clamp; None is `AsyCMSTConfig.paper()`.
+        config: Weights, clamp and the scope of Dice; None is `AsyCMSTConfig.paper()`.
     """
 
     def __init__(self, config: AsyCMSTConfig | None = None) -> None:
@@ -39,6 +40,7 @@ class AsyCMSTLoss(nn.Module):
         self.fss_clamp = config.fss_clamp
         self.fss_weight = config.fss_weight
         self.segmentation_weight = config.segmentation_weight
+        self.pieces = _PIECES[config.dice_scope]
         self.dice = DiceLoss(smooth_nr=_EPSILON, smooth_dr=_EPSILON, reduction="none")
 
     def forward(
@@ -93,14 +95,28 @@ class AsyCMSTLoss(nn.Module):
         if frame_lengths is not None:
             index = torch.arange(mask.shape[1], device=frame_lengths.device)
             annotated = annotated & (index < frame_lengths[:, None])
-        nodule = (mask != 0).to(probabilities.dtype)
-        per_frame: Tensor = self.dice(_images(probabilities), _images(nodule))
-        chosen = annotated.flatten().to(per_frame.dtype)
-        return (per_frame.flatten() * chosen).sum() / chosen.sum().clamp(min=1)
+        chosen = annotated[:, :, None, None]
+        nodule = self.pieces(chosen & (mask != 0)).to(probabilities.dtype)
+        found = self.pieces(torch.where(chosen, probabilities, 0))
+        per_piece: Tensor = self.dice(found, nodule).flatten()
+        counts = self.pieces(chosen).flatten(1).any(1).to(per_piece.dtype)
+        return (per_piece * counts).sum() / counts.sum().clamp(min=1)
 
 
-def _images(clip: Tensor) -> Tensor:
-    return clip.flatten(0, 1)[:, None]
+def _frames(clips: Tensor) -> Tensor:
+    return clips.flatten(0, 1)[:, None]
+
+
+def _samples(clips: Tensor) -> Tensor:
+    return clips[:, None]
+
+
+def _batch(clips: Tensor) -> Tensor:
+    return clips[None, None]
+
+
+# Clips (B, T, ...) as pieces (n, 1, ...), each with sums of its own in Eq 5.
+_PIECES = {"frame": _frames, "sample": _samples, "batch": _batch}
 
 
 def _widen(tensor: Tensor) -> Tensor:

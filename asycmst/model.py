@@ -1,14 +1,18 @@
 """The AsyCMST network: paired BUS and CEUS clips to a diagnosis (Fig 2)."""
 
-from typing import Any, NamedTuple
+import math
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig
-from asycmst.encoders import PairedEncoders, feature_grid_size
-from asycmst.fusion import CrossModalAttention, DualStreamLayer
+from asycmst.cross_attention import CrossModalAttention, RecordedKeys
+from asycmst.encoders import PairedEncoders, feature_grid, pixel_norm
+from asycmst.fusion import dual_stream_layer
 from asycmst.heads import Classifier, FrameSortingHead, MaskDecoder
+from asycmst.residuals import final_norm
 from asycmst.tokens import TokenEmbedding
 
 
@@ -31,9 +35,9 @@ class AsyCMSTOutput(NamedTuple):
 class AsyCMST(nn.Module):
     """Diagnosis of nodules from synchronised BUS and CEUS clips.
 
-    `encoders.bus` and `encoders.ceus` are the two `FrameEncoder`s; the output of their `trunk` is
-    the last map before the 1x1 convolution. `frame_sorting` and `mask_decoder` serve training: set
-    to None, the diagnosis stays the same.
+    `encoders.bus` and `encoders.ceus` are the `FrameEncoder`s of the lower and the upper branch
+    (Fig 9); the output of their `trunk` is the last map before the 1x1 convolution.
+    `frame_sorting` and `mask_decoder` serve training: set to None, the diagnosis stays the same.
 
     Args:
         config: Sizes, kinds and tasks; None is `AsyCMSTConfig.paper()`.
@@ -46,17 +50,28 @@ class AsyCMST(nn.Module):
         super().__init__()
         config = AsyCMSTConfig.paper() if config is None else config
         self.config = config
-        places = feature_grid_size(config.encoder, config.image_size) ** 2
+        self.pixels = pixel_norm(config.pixels)
         self.encoders = PairedEncoders(config)
-        self.embed_bus = TokenEmbedding(config.frames, places, config.dim, config.position_std)
-        self.embed_ceus = TokenEmbedding(config.frames, places, config.dim, config.position_std)
+        self.embed_bus = self._embedding()
+        self.embed_ceus = self.embed_bus if config.share_positions else self._embedding()
         self.layers = nn.ModuleList(
-            DualStreamLayer(config, number) for number in range(1, config.layers + 1)
+            dual_stream_layer(config, number) for number in range(1, config.layers + 1)
         )
-        self.classifier = Classifier(config.dim)
-        self.frame_sorting = FrameSortingHead(config.dim) if config.sorts_frames else None
+        self.norm_bus = final_norm(config.norm, config.dim)
+        self.norm_ceus = final_norm(config.norm, config.dim)
+        self.classifier = Classifier(config)
+        self.frame_sorting = (
+            FrameSortingHead(config.dim, config.fss_hidden) if config.sorts_frames else None
+        )
         self.mask_decoder = (
             MaskDecoder(config.dim, config.decoder_channels) if config.segments_nodule else None
+        )
+
+    def _embedding(self) -> TokenEmbedding:
+        config = self.config
+        places = math.prod(feature_grid(config))
+        return TokenEmbedding(
+            config.frames, places, config.dim, config.position_std, config.positions
         )
 
     def forward(
@@ -66,7 +81,7 @@ class AsyCMST(nn.Module):
 
         Args:
             bus: Floating, shape (B, 3, T, H', W') with T <= `config.frames` and
-                H' = W' = `config.image_size`, values in [0, 1], any strides.
+                (H', W') = `config.frame_size`, values in [0, 1], any strides.
             ceus: As `bus`.
             frame_lengths: None or integer (B,), clamped to [1, T]: the clip's own frames, what
                 follows is padding and is never read. In evaluation the result equals that of the
@@ -75,10 +90,11 @@ class AsyCMST(nn.Module):
 
         Raises:
             TypeError: `bus` or `ceus` is not floating, or `frame_lengths` not integer.
-            ValueError: A shape does not fit.
+            ValueError: A shape does not fit, or `frame_lengths` come with a layout that mixes
+                frames.
         """
         self._check(bus, ceus, frame_lengths)
-        frames, *size = bus.shape[2:]
+        frames = bus.shape[2]
         valid = None
         if frame_lengths is not None:
             index = torch.arange(frames, device=frame_lengths.device)
@@ -86,23 +102,32 @@ class AsyCMST(nn.Module):
             padding = ~valid[:, None, :, :, None]
             bus, ceus = bus.masked_fill(padding, 0), ceus.masked_fill(padding, 0)
 
-        features_bus, features_ceus = self.encoders(bus, ceus)
-        tokens_bus, tokens_ceus = self.embed_bus(features_bus), self.embed_ceus(features_ceus)
+        clips = {"bus": bus, "ceus": ceus}
+        lower = self.pixels(clips[self.config.lower])
+        upper = self.pixels(clips[self.config.upper])
+        features = dict(zip(("lower", "upper"), self.encoders(lower, upper), strict=True))
+        tokens_bus = self.embed_bus(features["lower"])
+        tokens_ceus = self.embed_ceus(features["upper"])
         for layer in self.layers:
             tokens_bus, tokens_ceus = layer(tokens_bus, tokens_ceus, valid)
-        logits, features = self.classifier(tokens_bus, tokens_ceus, valid)
+        logits, pooled = self.classifier(
+            self.norm_bus(tokens_bus), self.norm_ceus(tokens_ceus), valid
+        )
 
-        scores = None if self.frame_sorting is None else self.frame_sorting(features_ceus)
-        masks = None
+        scores = masks = None
+        if self.frame_sorting is not None:
+            scores = self.frame_sorting(features[self.config.sorted_branch])
         if self.mask_decoder is not None:
-            masks = self.mask_decoder(features_bus, (size[0], size[1]))
+            masks = self.mask_decoder(
+                features[self.config.segmented_branch], self.config.frame_size
+            )
         if valid is not None:
             scores = None if scores is None else scores.masked_fill(~valid[..., 0], 0)
             masks = None if masks is None else masks.masked_fill(~valid[..., None], 0)
-        return AsyCMSTOutput(logits, scores, masks, features)
+        return AsyCMSTOutput(logits, scores, masks, pooled)
 
     def _check(self, bus: Tensor, ceus: Tensor, frame_lengths: Tensor | None) -> None:
-        size, longest = self.config.image_size, self.config.frames
+        size, longest = self.config.frame_size, self.config.frames
         for name, clip in (("bus", bus), ("ceus", ceus)):
             if not clip.is_floating_point():
                 raise TypeError(
@@ -111,10 +136,10 @@ class AsyCMST(nn.Module):
                 )
             if clip.ndim != 5 or clip.shape[1] != 3:
                 raise ValueError(f"{name} has shape {tuple(clip.shape)}; give (B, 3, T, H', W')")
-            if clip.shape[3:] != (size, size):
+            if clip.shape[3:] != size:
                 raise ValueError(
                     f"{name} has frames of {clip.shape[3]} x {clip.shape[4]}; this model takes "
-                    f"{size} x {size}, resize the clip or set image_size"
+                    f"{size[0]} x {size[1]}, resize the clip or set image_size"
                 )
             if not 1 <= clip.shape[2] <= longest:
                 raise ValueError(
@@ -126,6 +151,11 @@ class AsyCMST(nn.Module):
                 f"bus has shape {tuple(bus.shape)}, ceus {tuple(ceus.shape)}; give equal shapes"
             )
         if frame_lengths is not None:
+            if self.config.emulate_layout:
+                raise ValueError(
+                    "frame_lengths are given to a model with emulate_layout, which mixes frames; "
+                    "leave them out or set emulate_layout=False"
+                )
             if frame_lengths.is_floating_point() or frame_lengths.dtype == torch.bool:
                 raise TypeError(f"frame_lengths is {frame_lengths.dtype}; give an integer tensor")
             if frame_lengths.shape != bus.shape[:1]:
@@ -162,23 +192,13 @@ def attention_inputs(model: AsyCMST, bus: Tensor, ceus: Tensor) -> list[Attentio
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before looking at it")
-    found: list[AttentionInputs] = []
-
-    def record(attention: nn.Module, streams: tuple[Any, ...]) -> None:
-        assert isinstance(attention, CrossModalAttention)
-        qkv_bus, qkv_ceus = attention.project(streams[0], streams[1])
-        q_bus, k_bus, _ = qkv_bus.unbind(3)
-        q_ceus, k_ceus, _ = qkv_ceus.unbind(3)
-        found.append(AttentionInputs(q_bus, k_ceus, q_ceus, k_bus))
-
-    hooks = [
-        module.register_forward_pre_hook(record)
-        for module in model.modules()
-        if isinstance(module, CrossModalAttention)
-    ]
+    attentions = [m for m in model.modules() if isinstance(m, CrossModalAttention)]
+    recorders = [RecordedKeys(attention.keys) for attention in attentions]
     try:
+        for attention, recorder in zip(attentions, recorders, strict=True):
+            attention.keys = recorder
         model(bus, ceus)
     finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+        for attention, recorder in zip(attentions, recorders, strict=True):
+            attention.keys = recorder.keys
+    return [AttentionInputs(*chain.from_iterable(recorder.calls)) for recorder in recorders]

@@ -1,15 +1,21 @@
 """Spatio-temporal self-attention of one stream, adapted from ViViT (Section 3.1).
 
-Both kinds map tokens (B, T, N, D) to tokens (B, T, N, D). `valid` is None or a bool tensor
+ViViT's models 1, 3 and 4 are attentions of a layer and are here. Its model 2, a spatial encoder
+followed by a temporal one, is an order of whole encoders, which leaves no layer for a cross-modal
+attention to sit in, and is not offered.
+
+All kinds map tokens (B, T, N, D) to tokens (B, T, N, D). `valid` is None or a bool tensor
 (B, T, 1); keys in frames where it is False take no part.
 """
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig
+from asycmst.residuals import residual_norm
 from asycmst_ops import axial_attention
 
 
@@ -19,12 +25,12 @@ class JointSelfAttention(nn.Module):
     Dropout acts on the attention weights.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias)
+        self.output = nn.Linear(dim, dim, bias)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
@@ -46,13 +52,18 @@ class AxialSelfAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, heads: int, dropout: float, axis: Literal["space", "time"]
+        self,
+        dim: int,
+        heads: int,
+        dropout: float,
+        axis: Literal["space", "time"],
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.axis = axis
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias)
+        self.output = nn.Linear(dim, dim, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
@@ -71,10 +82,10 @@ class FactorisedSelfAttention(nn.Module):
     the output of each attention, not on its weights.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, bias: bool = True) -> None:
         super().__init__()
-        self.space = AxialSelfAttention(dim, heads, dropout, "space")
-        self.time = AxialSelfAttention(dim, heads, dropout, "time")
+        self.space = AxialSelfAttention(dim, heads, dropout, "space", bias)
+        self.time = AxialSelfAttention(dim, heads, dropout, "time", bias)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
@@ -83,19 +94,51 @@ class FactorisedSelfAttention(nn.Module):
         return spatial + temporal
 
 
+class DotProductSelfAttention(nn.Module):
+    """The first half of the heads attends over space, the second over time (ViViT's model 4).
+
+    One projection in, one out; T * N * (T + N) / 2 interactions per head on average. Dropout acts
+    on the attention's output.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias)
+        self.output = nn.Linear(dim, dim, bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
+        packed = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+        over_space, over_time = packed.chunk(2, dim=-2)
+        mixed = torch.cat(
+            (
+                axial_attention(*over_space.unbind(3), axis="space", key_mask=valid),
+                axial_attention(*over_time.unbind(3), axis="time", key_mask=valid),
+            ),
+            dim=-2,
+        )
+        projected: Tensor = self.output(self.dropout(mixed.flatten(-2)))
+        return projected
+
+
 class SelfAttentionBlock(nn.Module):
-    """x <- LN(x + STSA(x))."""
+    """The self-attention and its residual: x <- LN(x + STSA(x)), or x <- x + STSA(LN(x))."""
 
     def __init__(self, config: AsyCMSTConfig) -> None:
         super().__init__()
         kind = _KINDS[config.stsa]
-        self.attention = kind(config.dim, config.heads, config.dropout)
-        self.norm = nn.LayerNorm(config.dim)
+        self.attention = kind(config.dim, config.heads, config.dropout, config.bias)
+        self.norm = residual_norm(config.norm, config.dim)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
-        updated: Tensor = self.norm(tokens + self.attention(tokens, valid))
-        return updated
+        return self.norm.leave(tokens, self.attention(self.norm.enter(tokens), valid))
 
 
-_KINDS = {"joint": JointSelfAttention, "factorised": FactorisedSelfAttention}
+_KINDS = {
+    "joint": JointSelfAttention,
+    "factorised": FactorisedSelfAttention,
+    "dot_product": DotProductSelfAttention,
+}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import asycmst
-from asycmst.config import AsyCMSTConfig
+from asycmst.config import AsyCMSTConfig, Modality, TaskPlace
 
 
 def test_the_default_is_the_papers_model() -> None:
@@ -36,8 +36,10 @@ def test_a_config_cannot_be_changed() -> None:
         AsyCMSTConfig.demo(),
         AsyCMSTConfig(acmst_layers=(1, 3), decoder_channels=(8,), dropout=0),
         AsyCMSTConfig(cross_attention=None, ceus_task=None, bus_task=None),
+        AsyCMSTConfig.authors(emulate_layout=True),
+        AsyCMSTConfig(image_size=(96, 128), fss_hidden=7),
     ],
-    ids=["paper", "demo", "tuples", "nones"],
+    ids=["paper", "demo", "tuples", "nones", "authors", "oblong"],
 )
 def test_json_round_trip(config: AsyCMSTConfig) -> None:
     text = json.dumps(config.to_dict())
@@ -84,6 +86,33 @@ def test_unknown_keys_are_refused_by_name() -> None:
         ({"acmst_layers": (1, 1)}, ValueError),
         ({"acmst_layers": 3}, TypeError),
         ({"acmst_layers": (1,), "cross_attention": None}, ValueError),
+        ({"image_size": (64,)}, ValueError),
+        ({"image_size": (64, 0)}, ValueError),
+        ({"image_size": 64.0}, TypeError),
+        ({"lower": "b-mode"}, ValueError),
+        ({"upper": None}, ValueError),
+        ({"pixels": "none"}, ValueError),
+        ({"share_encoder": 1}, TypeError),
+        ({"share_positions": None}, TypeError),
+        ({"bias": 0}, TypeError),
+        ({"emulate_layout": "yes"}, TypeError),
+        ({"positions": "sine"}, ValueError),
+        ({"norm": "both"}, ValueError),
+        ({"update": "ceus first"}, ValueError),
+        ({"kv": "before"}, ValueError),
+        ({"ffn": "none"}, ValueError),
+        ({"fuse": "concat"}, ValueError),
+        ({"diagnosis": "bce"}, ValueError),
+        ({"task_place": "off"}, ValueError),
+        ({"dice_scope": "pixel"}, ValueError),
+        ({"cross_dropout": 1.0}, ValueError),
+        ({"fss_hidden": 0}, ValueError),
+        ({"stsa": "dot_product", "heads": 3, "dim": 384}, ValueError),
+        ({"ffn": "literal", "norm": "pre"}, ValueError),
+        ({"task_place": "modality", "upper": "bus"}, ValueError),
+        ({"task_place": "modality", "lower": "ceus"}, ValueError),
+        ({"emulate_layout": True}, ValueError),
+        ({"emulate_layout": True, "bus_task": None}, ValueError),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -113,6 +142,49 @@ def test_heads_may_be_256_channels_wide() -> None:
 )
 def test_layers_with_cross_attention(fields: dict[str, Any], expected: tuple[int, ...]) -> None:
     assert AsyCMSTConfig(layers=3, **fields).cross_attention_layers == expected
+
+
+def test_the_authors_preset_is_their_released_model() -> None:
+    config = AsyCMSTConfig.authors()
+    differs = {
+        "share_encoder": True,
+        "share_positions": True,
+        "position_std": 1.0,
+        "update": "sequential",
+        "kv": "raw",
+        "fuse": "mean",
+        "ceus_task": None,
+        "bus_task": None,
+    }
+    assert config == dataclasses.replace(AsyCMSTConfig.paper(), **differs)
+    assert AsyCMSTConfig.authors(True) == dataclasses.replace(config, emulate_layout=True)
+
+
+def test_a_side_means_a_square_frame() -> None:
+    assert AsyCMSTConfig(image_size=96).frame_size == (96, 96)
+    assert AsyCMSTConfig(image_size=(96, 128)).frame_size == (96, 128)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "place", "segmented", "is_sorted"),
+    [
+        ("bus", "ceus", "branch", "lower", "upper"),
+        ("bus", "ceus", "modality", "lower", "upper"),
+        ("ceus", "bus", "branch", "lower", "upper"),
+        ("ceus", "bus", "modality", "upper", "lower"),
+        ("ceus", "ceus", "branch", "lower", "upper"),
+    ],
+)
+def test_tasks_stay_with_their_branch_or_follow_their_modality(
+    lower: Modality, upper: Modality, place: TaskPlace, segmented: str, is_sorted: str
+) -> None:
+    config = AsyCMSTConfig(lower=lower, upper=upper, task_place=place)
+    assert (config.segmented_branch, config.sorted_branch) == (segmented, is_sorted)
+
+
+def test_a_task_may_be_off_where_its_modality_is_not_seen() -> None:
+    config = AsyCMSTConfig(upper="bus", task_place="modality", ceus_task=None)
+    assert config.segmented_branch == "lower"
 
 
 @pytest.mark.parametrize("fields", [{"ceus_task": None}, {"fss_weight": 0}], ids=str)

@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asycmst.config import AsyCMSTConfig, EncoderKind
-from asycmst.encoders import FrameEncoder, PairedEncoders, feature_grid_size, load_imagenet_weights
+from asycmst.encoders import (
+    FrameEncoder,
+    PairedEncoders,
+    feature_grid,
+    load_imagenet_weights,
+    pixel_norm,
+)
 
 
 def torchvision_names() -> Iterator[str]:
@@ -115,8 +121,9 @@ def test_any_frame_size_gives_the_ceiling_of_size_over_stride(
     encoder = request.getfixturevalue({"resnet18": "resnet", "tiny": "tiny"}[kind])
     with torch.no_grad():
         features = encoder(torch.rand(1, 3, 1, size, size + 32))
-    assert features.shape == (1, 1, cells, feature_grid_size(kind, size + 32), 24)
-    assert feature_grid_size(kind, size) == cells
+    config = AsyCMSTConfig(encoder=kind, image_size=(size, size + 32))
+    assert feature_grid(config)[0] == cells
+    assert features.shape == (1, 1, *feature_grid(config), 24)
 
 
 @pytest.mark.parametrize("name", ["resnet", "tiny"])
@@ -268,3 +275,20 @@ def test_weights_that_are_no_torch_file_are_refused(tmp_path: Path) -> None:
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights file .*absent\.pth"):
         load_imagenet_weights(FrameEncoder("tiny", 8), tmp_path / "absent.pth")
+
+
+def test_the_papers_grids_are_16_frames_of_7_by_7_cells_and_384_channels() -> None:
+    with torch.device("meta"):
+        encoders = PairedEncoders(AsyCMSTConfig.paper()).eval()
+        grids = encoders(*torch.empty(2, 2, 3, 16, 224, 224))
+    assert [tuple(grid.shape) for grid in grids] == [(2, 16, 7, 7, 384)] * 2
+
+
+def test_pixels_reach_the_encoder_as_they_come_unless_imagenet_is_asked_for() -> None:
+    clip = torch.rand(2, 3, 4, 5, 6)
+    assert torch.equal(pixel_norm(AsyCMSTConfig.paper().pixels)(clip), clip)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None, None]
+    one_spread_apart = torch.cat((mean, mean + std), dim=-1)[None]
+    normed = pixel_norm("imagenet")(one_spread_apart)
+    torch.testing.assert_close(normed, torch.tensor([0.0, 1.0]).expand(1, 3, 1, 1, 2))

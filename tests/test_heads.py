@@ -1,10 +1,16 @@
 """Frame scores (Eq 1-2), nodule masks and the diagnosis head (Eq 15)."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from asycmst.config import AsyCMSTConfig
 from asycmst.heads import Classifier, FrameSortingHead, MaskDecoder
+from asycmst_ops import fss_ranking_loss
+
+SIX = AsyCMSTConfig(dim=6, heads=1)
 
 
 def pooling_only() -> FrameSortingHead:
@@ -116,7 +122,7 @@ def test_a_decoder_learns_a_disc() -> None:
 
 def test_classifier_averages_the_summed_streams() -> None:
     bus, ceus = torch.randn(2, 2, 3, 4, 6)
-    classifier = Classifier(6)
+    classifier = Classifier(SIX)
     logits, features = classifier(bus, ceus, None)
     expected = torch.stack([(bus[b] + ceus[b]).reshape(12, 6).mean(0) for b in range(2)])
     torch.testing.assert_close(features, expected)
@@ -133,10 +139,38 @@ def padding(value: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("value", [0.0, 1e6, float("nan")])
 def test_classifier_leaves_padding_out_of_the_mean(value: float) -> None:
     bus, ceus = padding(value)
-    classifier = Classifier(6)
+    classifier = Classifier(SIX)
     valid = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)[..., None]
     logits, features = classifier(bus, ceus, valid)
     for row, frames in ((0, 2), (1, 5)):
         alone = classifier(bus[row : row + 1, :frames], ceus[row : row + 1, :frames], None)
         torch.testing.assert_close(logits[row : row + 1], alone[0])
         torch.testing.assert_close(features[row : row + 1], alone[1])
+
+
+@torch.no_grad()
+def test_the_papers_decoder_makes_probabilities_of_7_by_7_cells() -> None:
+    paper = AsyCMSTConfig.paper()
+    assert 7 * 2 ** len(paper.decoder_channels) == 224  # by doublings alone
+    decoder = MaskDecoder(paper.dim, paper.decoder_channels).eval()
+    probabilities = decoder(torch.randn(1, 2, 7, 7, paper.dim), (224, 224)).sigmoid()
+    assert probabilities.shape == (1, 2, 224, 224)
+    assert 0 < probabilities.min() < probabilities.max() < 1
+
+
+def test_a_learned_order_makes_a_reversed_clip_expensive() -> None:
+    """The places of the frames are the only labels that frame self-sorting has (Section 3.2)."""
+    features = 0.1 * torch.randn(4, 6, 2, 2, 3)
+    features[..., 0] += torch.linspace(0, 1, 6)[:, None, None]  # one channel rises with time
+    head = FrameSortingHead(3, hidden=8)
+    optimiser = torch.optim.Adam(head.parameters(), 0.05)
+    for _ in range(100):
+        optimiser.zero_grad()
+        fss_ranking_loss(head(features)).backward()
+        optimiser.step()
+    with torch.no_grad():
+        assert (head(features).diff(dim=1) > 0).all()
+        in_order = fss_ranking_loss(head(features)).item()
+        reversed_order = fss_ranking_loss(head(features.flip(1))).item()
+    assert in_order < -math.log(0.9) + 0.02
+    assert reversed_order > math.log(10)  # what a pair costs at the gap that it should have

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asycmst.config import AsyCMSTConfig
+from asycmst.config import AsyCMSTConfig, DiceScope
 from asycmst.losses import AsyCMSTLoss, AsyCMSTLosses
 from asycmst.model import AsyCMST, AsyCMSTOutput
 
@@ -154,6 +154,48 @@ def test_frames_without_annotation_add_nothing() -> None:
     assert loss.item() == pytest.approx(sum(frames) / 3, abs=1e-12)
     (gradient,) = torch.autograd.grad(loss, output.mask_logits)
     assert torch.equal(gradient.abs().amax((2, 3)) > 0, valid)
+
+
+@pytest.mark.parametrize("scope", ["frame", "sample", "batch"])
+def test_the_sums_of_dice_run_over_a_frame_a_sample_or_the_batch(scope: DiceScope) -> None:
+    """Eq 5 sums over i without saying over what."""
+    output = outputs()
+    mask = torch.rand(2, 3, 4, 4) > torch.tensor([0.2, 0.5, 0.9])[:, None, None]
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    assert output.mask_logits is not None
+    p, g = output.mask_logits.sigmoid(), mask.double()
+    above = 2 * (p * g).sum((2, 3)) * valid
+    below = (p.sum((2, 3)) + g.sum((2, 3))) * valid
+    if scope == "sample":
+        above, below = above.sum(1), below.sum(1)
+    elif scope == "batch":
+        above, below = above.sum(), below.sum()
+    pieces = 1 - (above + 1e-6) / (below + 1e-6)
+    expected = pieces[valid].mean() if scope == "frame" else pieces.mean()
+    loss = AsyCMSTLoss(dataclasses.replace(AsyCMSTConfig.demo(), dice_scope=scope))
+    losses = loss(output, torch.tensor([0, 1]), mask, valid)
+    torch.testing.assert_close(losses.segmentation, expected)
+
+
+def test_the_scopes_of_dice_differ_where_lesions_differ_in_size() -> None:
+    output = outputs()
+    mask = torch.zeros(2, 3, 4, 4)
+    mask[0], mask[1, 0, 0, 0] = 1, 1
+    found = set()
+    for scope in ("frame", "sample", "batch"):
+        loss = AsyCMSTLoss(dataclasses.replace(AsyCMSTConfig.demo(), dice_scope=scope))
+        found.add(round(loss(output, torch.tensor([0, 1]), mask).segmentation.item(), 6))
+    assert len(found) == 3
+
+
+def test_a_sample_without_annotation_does_not_count() -> None:
+    output, mask = outputs(), torch.ones(2, 3, 4, 4)
+    valid = torch.tensor([[False] * 3, [True] * 3])
+    loss = AsyCMSTLoss(dataclasses.replace(AsyCMSTConfig.demo(), dice_scope="sample"))
+    both = loss(output, torch.tensor([0, 1]), mask, valid).segmentation
+    alone = AsyCMSTOutput(*(None if x is None else x[1:] for x in output))
+    expected = loss(alone, torch.tensor([1]), mask[1:]).segmentation
+    torch.testing.assert_close(both, expected)
 
 
 @pytest.mark.parametrize("flags", ["no mask", "no frame valid"])

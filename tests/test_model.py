@@ -33,7 +33,7 @@ def make(**fields: Any) -> AsyCMST:
     """An untrained model in evaluation mode whose layers and positions matter."""
     model = AsyCMST(small(**fields))
     for embedding in (model.embed_bus, model.embed_ceus):
-        nn.init.normal_(embedding.positions)
+        nn.init.normal_(embedding.positions.table)
     return model.eval()
 
 
@@ -93,7 +93,7 @@ def test_shorter_clips_are_taken(frames: int) -> None:
 def test_sizes_that_no_stride_divides() -> None:
     model = AsyCMST(dataclasses.replace(small(), image_size=41)).eval()
     assert model(*clips(1, 2, 41)).mask_logits.shape == (1, 2, 41, 41)
-    assert model.embed_bus.positions.shape[2] == 9
+    assert model.embed_bus.positions.table.shape[2] == 9
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_frame_order_matters_through_the_positions_alone() -> None:
     shuffled = (bus[:, :, order], ceus[:, :, order])
     with torch.no_grad():
         assert not torch.allclose(model(bus, ceus).logits, model(*shuffled).logits, atol=1e-4)
-        model.embed_bus.positions.zero_()
-        model.embed_ceus.positions.zero_()
+        model.embed_bus.positions.table.zero_()
+        model.embed_ceus.positions.table.zero_()
         torch.testing.assert_close(model(*shuffled).logits, model(bus, ceus).logits)
 
 

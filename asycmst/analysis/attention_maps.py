@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from asycmst.encoders import feature_grid_size
+from asycmst.encoders import feature_grid
 from asycmst.model import AsyCMST, attention_inputs
 from asycmst_ops import attention_weights
 
@@ -62,10 +62,10 @@ def cross_attention_maps(
     inputs = attention_inputs(model, bus, ceus)[layers.index(chosen)]
     when = attention_weights(inputs.q_bus, inputs.k_ceus, axis="time").float().mean(dim=3)
     where = attention_weights(inputs.q_ceus, inputs.k_bus, axis="space").float().mean(dim=(2, 3))
-    side = feature_grid_size(model.config.encoder, model.config.image_size)
+    grid = feature_grid(model.config)
     by_place = when.transpose(1, 2)
     return CrossAttentionMaps(
-        when_by_place=by_place.reshape(by_place.shape[0], side, side, *by_place.shape[2:]),
+        when_by_place=by_place.unflatten(1, grid),
         when=by_place.mean(dim=1),
-        where=where.reshape(*where.shape[:2], side, side),
+        where=where.unflatten(2, grid),
     )

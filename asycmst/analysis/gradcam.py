@@ -15,8 +15,8 @@ class GradCAM(NamedTuple):
     A clip in which nothing speaks for the class is 0 everywhere.
 
     Attributes:
-        bus: shape (B, T, H', W').
-        ceus: shape (B, T, H', W').
+        bus: shape (B, T, H', W'), of the lower branch.
+        ceus: shape (B, T, H', W'), of the upper branch.
     """
 
     bus: Tensor
@@ -40,21 +40,22 @@ def gradcam_plus_plus(model: AsyCMST, bus: Tensor, ceus: Tensor, target: int = 1
         frames of one clip can be compared.
 
     Raises:
-        ValueError: `target` is not a class, or a clip does not fit the model.
+        ValueError: `target` is not a class, a clip does not fit the model, or the model's layout
+            mixes frames, so that no map belongs to one.
     """
     if target not in (0, 1):
         raise ValueError(f"target is {target}: allowed are 0 (benign) and 1 (malignant)")
-    maps: dict[str, Tensor] = {}
+    if model.config.emulate_layout:
+        raise ValueError("the model's emulate_layout mixes frames; explain it without")
+    maps: list[Tensor] = []  # of the lower branch, then of the upper one
     modes = {module: module.training for module in model.modules()}
-    hooks = [
-        _keep_output(model.encoders.bus.trunk, "bus", maps),
-        _keep_output(model.encoders.ceus.trunk, "ceus", maps),
-    ]
+    trunks = {model.encoders.bus.trunk, model.encoders.ceus.trunk}  # one, where it is shared
+    hooks = [_keep_outputs(trunk, maps) for trunk in trunks]
     try:
         model.eval()
         with torch.enable_grad():
             score = model(bus, ceus).logits[:, target].sum()
-            gradients = torch.autograd.grad(score, (maps["bus"], maps["ceus"]))
+            gradients = torch.autograd.grad(score, maps)
     finally:
         for hook in hooks:
             hook.remove()
@@ -62,8 +63,8 @@ def gradcam_plus_plus(model: AsyCMST, bus: Tensor, ceus: Tensor, target: int = 1
             module.training = training
     height, width = bus.shape[3:]
     bus_cam, ceus_cam = (
-        _per_clip(gradcam_plus_plus_map(maps[name].detach(), gradient), len(bus), height, width)
-        for name, gradient in zip(("bus", "ceus"), gradients, strict=True)
+        _per_clip(gradcam_plus_plus_map(found.detach(), gradient), len(bus), height, width)
+        for found, gradient in zip(maps, gradients, strict=True)
     )
     return GradCAM(bus_cam, ceus_cam)
 
@@ -89,14 +90,12 @@ def gradcam_plus_plus_map(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * values).sum(dim=1).relu()
 
 
-def _keep_output(
-    module: nn.Module, name: str, maps: dict[str, Tensor]
-) -> torch.utils.hooks.RemovableHandle:
-    """Store a module's output and let the graph start there: also with frozen weights."""
+def _keep_outputs(module: nn.Module, maps: list[Tensor]) -> torch.utils.hooks.RemovableHandle:
+    """Store a module's outputs and let the graph start there: also with frozen weights."""
 
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        maps[name] = output.detach().requires_grad_()
-        return maps[name]
+        maps.append(output.detach().requires_grad_())
+        return maps[-1]
 
     return module.register_forward_hook(hook)
 

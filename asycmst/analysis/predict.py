@@ -94,7 +94,7 @@ def predict(
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"{out} is a file: give a folder for {PREDICTION_FILE} and {FIGURE_FILE}")
     model, meta = load_checkpoint(checkpoint)
-    frames, size = model.config.frames, model.config.image_size
+    frames, size = model.config.frames, model.config.frame_size
     bus_clip = load_clip(bus, frames, size, view=bus_view)
     same = Path(bus).resolve() == Path(ceus).resolve() and bus_view == ceus_view
     ceus_clip = bus_clip if same else load_clip(ceus, frames, size, view=ceus_view)

@@ -14,6 +14,7 @@ from asycmst.data import dicom, video
 from asycmst.data.sampling import (
     FloatArray,
     Frames,
+    FrameSize,
     IntArray,
     UInt8Array,
     fit_frame,
@@ -29,7 +30,7 @@ class Clip(NamedTuple):
     """A clip sampled to T frames.
 
     Attributes:
-        frames: shape (T, size, size, 3), uint8, RGB.
+        frames: shape (T, height, width, 3), uint8, RGB.
         source_indices: shape (T,), int64, the frame of the source each one was taken from.
         times: shape (T,), float64, seconds after the source's first frame; None where the
             source states no time.
@@ -45,9 +46,9 @@ class Clip(NamedTuple):
 
 
 def load_clip(
-    path: str | os.PathLike[str], frames: int, size: int, *, view: View | None = None
+    path: str | os.PathLike[str], frames: int, size: FrameSize, *, view: View | None = None
 ) -> Clip:
-    """Read a clip and sample it to `frames` frames of size x size pixels.
+    """Read a clip and sample it to `frames` frames of `size` pixels.
 
     Reads a multi-frame DICOM (.dcm, .dicom or no suffix), a video (.mp4, .avi, .mov, .mkv,
     .webm), a folder of images ordered by the numbers in their names, or a .npy array of uint8
@@ -57,7 +58,7 @@ def load_clip(
     Args:
         path: the file or folder.
         frames: T, the frames wanted; a shorter source repeats frames.
-        size: side of the returned frames in pixels.
+        size: side of the returned frames in pixels, or their (height, width).
         view: "left" or "right" where scanner or export put B-mode and contrast side by side in
             one frame: the region of that side in a DICOM that describes two, else that half.
 
@@ -69,8 +70,8 @@ def load_clip(
         ImportError: the library for this kind of file is not installed.
         ValueError: the kind of file is not supported, or the file is broken or holds no clip.
     """
-    if frames < 1 or size < 1:
-        raise ValueError(f"frames={frames}, size={size}: both must be at least 1")
+    if frames < 1 or (size if isinstance(size, int) else min(size)) < 1:
+        raise ValueError(f"frames={frames}, size={size}: all must be at least 1")
     if view not in (None, "left", "right"):
         raise ValueError(f'view is {view!r}: allowed are "left", "right" and None (all of it)')
     source = Path(path)
@@ -83,12 +84,12 @@ def load_clip(
 
 
 def clip_to_tensor(clip: Clip) -> Tensor:
-    """The clip as the model takes it: shape (3, T, size, size), float32 in [0, 1]."""
+    """The clip as the model takes it: shape (3, T, height, width), float32 in [0, 1]."""
     planes = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)
     return planes.to(torch.float32, memory_format=torch.contiguous_format) / 255.0
 
 
-def _read(source: Path, frames: int, size: int, view: View | None) -> Frames:
+def _read(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
     if source.is_dir():
         return _read_folder(source, frames, size, view)
     if source.stat().st_size == 0:
@@ -109,7 +110,7 @@ def _read(source: Path, frames: int, size: int, view: View | None) -> Frames:
     )
 
 
-def _read_npy(source: Path, frames: int, size: int, view: View | None) -> Frames:
+def _read_npy(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
     try:
         array = np.load(source, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -131,7 +132,7 @@ def _read_npy(source: Path, frames: int, size: int, view: View | None) -> Frames
     return Frames(np.stack([kept[int(index)] for index in indices]), indices, None)
 
 
-def _read_folder(source: Path, frames: int, size: int, view: View | None) -> Frames:
+def _read_folder(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
     try:
         from PIL import Image
     except ImportError as error:

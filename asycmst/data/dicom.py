@@ -15,6 +15,7 @@ from asycmst.data.sampling import (
     Box,
     FloatArray,
     Frames,
+    FrameSize,
     UInt8Array,
     fit_frame,
     half,
@@ -58,7 +59,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, frames: int, size: int, view: str | None = None) -> Frames:
+def read_dicom(path: Path, frames: int, size: FrameSize, view: str | None = None) -> Frames:
     """Read `frames` frames of a multi-frame DICOM, evenly spread over its length.
 
     Only the sampled frames are decoded. Colours come out as RGB whatever the file stores
@@ -71,7 +72,7 @@ def read_dicom(path: Path, frames: int, size: int, view: str | None = None) -> F
     Args:
         path: a DICOM file.
         frames: T, the frames wanted.
-        size: side of the returned frames in pixels.
+        size: side of the returned frames in pixels, or their (height, width).
         view: "left" or "right" of two side-by-side regions (or of the frame, where the file
             describes no two regions); None for the one region or the whole frame.
 

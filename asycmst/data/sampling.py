@@ -1,4 +1,4 @@
-"""Which frames of a clip are kept, and how a frame becomes a square RGB image."""
+"""Which frames of a clip are kept, and how a frame becomes an RGB image of a given size."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 UInt8Array = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+FrameSize = int | tuple[int, int]
+"""Pixels of a frame: the side of a square, or (height, width)."""
 
 
 class Box(NamedTuple):
@@ -25,7 +27,7 @@ class Frames(NamedTuple):
     """What a reader returns: the sampled frames of one clip.
 
     Attributes:
-        frames: shape (T, size, size, 3), uint8, RGB.
+        frames: shape (T, height, width, 3), uint8, RGB.
         indices: shape (T,), int64, the source frame each one was taken from.
         times: shape (T,), float64, seconds after the clip's first frame, or None where the
             source states no time.
@@ -61,27 +63,28 @@ def sample_indices(available: int, frames: int) -> IntArray:
     return np.arange(frames, dtype=np.int64) * (available - 1) // max(frames - 1, 1)
 
 
-def fit_frame(frame: UInt8Array, size: int, box: Box | None = None) -> UInt8Array:
-    """Crop a frame, turn grey into RGB and resize it to a square.
+def fit_frame(frame: UInt8Array, size: FrameSize, box: Box | None = None) -> UInt8Array:
+    """Crop a frame, turn grey into RGB and resize it.
 
     Bilinear with antialiasing (the filter widens with the reduction, so that fine speckle is
     averaged, not skipped). The aspect ratio is not kept, as in the paper.
 
     Args:
         frame: shape (H, W) or (H, W, 3), uint8.
-        size: side of the result in pixels.
+        size: side of the result in pixels, or its (height, width).
         box: the part to keep, or None for all of it.
 
     Returns:
-        Shape (size, size, 3), uint8.
+        Shape (height, width, 3), uint8.
     """
+    target = (size, size) if isinstance(size, int) else size
     if box is not None:
         frame = frame[box.top : box.bottom, box.left : box.right]
     planes = torch.from_numpy(np.array(frame, order="C"))  # a copy: the source may be read-only
     planes = planes[None] if planes.ndim == 2 else planes.permute(2, 0, 1)
-    if planes.shape[1:] != (size, size):
-        planes = F.interpolate(planes[None], size=(size, size), mode="bilinear", antialias=True)[0]
-    return planes.expand(3, size, size).permute(1, 2, 0).contiguous().numpy()
+    if planes.shape[1:] != target:
+        planes = F.interpolate(planes[None], size=target, mode="bilinear", antialias=True)[0]
+    return planes.expand(3, *target).permute(1, 2, 0).contiguous().numpy()
 
 
 def half(height: int, width: int, side: str, box: Box | None = None) -> Box:

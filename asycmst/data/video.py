@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asycmst.data.sampling import FloatArray, Frames, UInt8Array, fit_frame, half, sample_indices
+from asycmst.data.sampling import (
+    FloatArray,
+    Frames,
+    FrameSize,
+    UInt8Array,
+    fit_frame,
+    half,
+    sample_indices,
+)
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -22,7 +30,7 @@ class _Pass(NamedTuple):
     damaged: int
 
 
-def read_video(path: Path, frames: int, size: int, view: str | None = None) -> Frames:
+def read_video(path: Path, frames: int, size: FrameSize, view: str | None = None) -> Frames:
     """Read `frames` frames of a video, evenly spread over its length.
 
     The packets are counted first, then the file is decoded once from start to end, and only
@@ -32,7 +40,7 @@ def read_video(path: Path, frames: int, size: int, view: str | None = None) -> F
     Args:
         path: an mp4, avi, mov, mkv or webm file.
         frames: T, the frames wanted.
-        size: side of the returned frames in pixels.
+        size: side of the returned frames in pixels, or their (height, width).
         view: "left" or "right" half of every frame, None for all of it.
 
     Returns:
@@ -98,7 +106,7 @@ def _count_packets(path: Path) -> int:
     return packets
 
 
-def _decode(path: Path, expected: int, frames: int, size: int, view: str | None) -> _Pass:
+def _decode(path: Path, expected: int, frames: int, size: FrameSize, view: str | None) -> _Pass:
     import av
 
     wanted = set(sample_indices(expected, frames).tolist())

@@ -1,5 +1,6 @@
 """Models that the cross attention is measured against."""
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -7,10 +8,11 @@ from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig, EncoderKind
-from asycmst.encoders import feature_grid_size
+from asycmst.encoders import feature_grid
 from asycmst.fusion import FeedForwardBlock
 from asycmst.heads import FrameSortingHead, MaskDecoder
 from asycmst.model import AsyCMST, AsyCMSTOutput
+from asycmst.residuals import final_norm
 from asycmst.stsa import SelfAttentionBlock
 from asycmst.tokens import TokenEmbedding
 
@@ -31,24 +33,27 @@ class EarlyFusion(nn.Module):
         super().__init__()
         self.config = config
         layers = 2 * config.layers
-        places = feature_grid_size(config.encoder, config.image_size) ** 2
+        places = math.prod(feature_grid(config))
         self.encoder = SixChannelEncoder(config.encoder, config.dim)
-        self.embed = TokenEmbedding(config.frames, places, config.dim, config.position_std)
+        self.embed = TokenEmbedding(
+            config.frames, places, config.dim, config.position_std, config.positions
+        )
         self.attention = nn.ModuleList(SelfAttentionBlock(config) for _ in range(layers))
+        self.norm = final_norm(config.norm, config.dim)
         self.fc = nn.Linear(config.dim, 2)
-        self.frame_sorting = FrameSortingHead(config.dim) if config.sorts_frames else None
+        self.frame_sorting = (
+            FrameSortingHead(config.dim, config.fss_hidden) if config.sorts_frames else None
+        )
         self.mask_decoder = (
             MaskDecoder(config.dim, config.decoder_channels) if config.segments_nodule else None
         )
         with torch.device("meta"):
             full = parameter_count(AsyCMST(config))
-            narrowest = parameter_count(FeedForwardBlock(config.dim, 1, config.dropout))
-        # One more hidden unit costs a row, a bias and a column in every layer.
+            narrowest = parameter_count(FeedForwardBlock(config, 1))
+            unit = parameter_count(FeedForwardBlock(config, 2)) - narrowest
         spare = full - parameter_count(self) - layers * narrowest
-        hidden = 1 + max(0, round(spare / (layers * (2 * config.dim + 1))))
-        self.ffn = nn.ModuleList(
-            FeedForwardBlock(config.dim, hidden, config.dropout) for _ in range(layers)
-        )
+        hidden = 1 + max(0, round(spare / (layers * unit)))
+        self.ffn = nn.ModuleList(FeedForwardBlock(config, hidden) for _ in range(layers))
 
     def forward(self, bus: Tensor, ceus: Tensor) -> AsyCMSTOutput:
         """Clips (B, 3, T, H', W') in [0, 1], as the full model takes them; outputs as its."""
@@ -56,7 +61,7 @@ class EarlyFusion(nn.Module):
         tokens = self.embed(grid)
         for attention, ffn in zip(self.attention, self.ffn, strict=True):
             tokens = ffn(attention(tokens, None))
-        pooled = tokens.mean(dim=(1, 2))
+        pooled = self.norm(tokens).mean(dim=(1, 2))
         return AsyCMSTOutput(
             logits=self.fc(pooled),
             frame_scores=None if self.frame_sorting is None else self.frame_sorting(grid),

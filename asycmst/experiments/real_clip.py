@@ -54,7 +54,7 @@ def check_real_clip(model: AsyCMST) -> RealClipCheck:
     with warnings.catch_warnings():
         # The example describes a region outside its frames; the reader says so and uses all.
         warnings.filterwarnings("ignore", message=f"{path.name}: ", category=UserWarning)
-        clip = load_clip(path, model.config.frames, model.config.image_size)
+        clip = load_clip(path, model.config.frames, model.config.frame_size)
     tensor = clip_to_tensor(clip)[None]
     with torch.no_grad():
         output = model(tensor, tensor)

@@ -79,7 +79,7 @@ def run_registration(
     runs = [
         Run(design, config, _phantom(config, pixels), sizes, recipe, seed)
         for seed in range(seeds)
-        for pixels in (0.0, SLIGHT_PIXELS * config.image_size / 64)
+        for pixels in (0.0, SLIGHT_PIXELS * config.frame_size[0] / 64)
         for design in DESIGNS
     ]
     folder = out / "runs"
@@ -129,7 +129,7 @@ def run_registration(
 
 
 def _phantom(config: AsyCMSTConfig, pixels: float) -> PhantomConfig:
-    return PhantomConfig(frames=config.frames, size=config.image_size, misregistration=pixels)
+    return PhantomConfig(frames=config.frames, size=config.frame_size[0], misregistration=pixels)
 
 
 def _name(run: Run) -> str:
@@ -147,6 +147,8 @@ def _is_finished(folder: Path, run: Run) -> bool:
         return False
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        # A run of an older version lacks newer fields, whose defaults are what it did.
+        settings["config"] = AsyCMSTConfig.from_dict(settings["config"]).to_dict()
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged; delete it to repeat that training") from error
     if settings != facts(run):

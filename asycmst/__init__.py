@@ -8,6 +8,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asycmst.authors import load_authors_state_dict
     from asycmst.config import AsyCMSTConfig
     from asycmst.losses import AsyCMSTLoss, AsyCMSTLosses
     from asycmst.model import AsyCMST, AsyCMSTOutput
@@ -21,6 +22,7 @@ __all__ = [
     "AsyCMSTLosses",
     "AsyCMSTOutput",
     "__version__",
+    "load_authors_state_dict",
 ]
 
 _ROOMS = {
@@ -29,6 +31,7 @@ _ROOMS = {
     "AsyCMSTLoss": "asycmst.losses",
     "AsyCMSTLosses": "asycmst.losses",
     "AsyCMSTOutput": "asycmst.model",
+    "load_authors_state_dict": "asycmst.authors",
 }
 
 

@@ -24,11 +24,11 @@ OPS = [
 ]
 MODEL = [
     {"config"},
-    {"encoders", "tokens"},
+    {"encoders", "tokens", "residuals", "cross_attention"},
     {"stsa"},
     {"fusion", "heads"},
     {"model"},
-    {"losses"},
+    {"losses", "authors"},
     {"data"},
     {"training"},
     {"analysis"},

@@ -16,6 +16,7 @@ examples:
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4
   asycmst experiment registration --out reg/   what misregistration costs each design
   asycmst info                                 versions, kernels, missing packages
+  asycmst info --config paper                  what the paper's model costs, part by part
 """
 
 
@@ -84,7 +85,16 @@ def _experiment(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    print(info.report())
+    if options.config is None:
+        print(info.report())
+        return
+    from rich.console import Console
+
+    from asycmst.analysis.complexity import complexity_table
+    from asycmst.config import AsyCMSTConfig
+
+    preset = getattr(AsyCMSTConfig, options.config)
+    Console(width=100).print(complexity_table(options.config, preset()))
 
 
 _COMMANDS = {"demo": _demo, "predict": _predict, "experiment": _experiment, "info": _info}
@@ -150,7 +160,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_threads(registration)
 
-    commands.add_parser("info", help="versions, kernels and missing packages")
+    information = commands.add_parser(
+        "info",
+        help="versions, kernels and missing packages; what a model costs",
+        description="Prints versions, the kernel that serves each device and what is missing, or, "
+        "with --config, the parameters, arithmetic and memory of a model.",
+    )
+    information.add_argument(
+        "--config", choices=("paper", "authors", "demo"), help="the model to take apart"
+    )
     return parser
 
 

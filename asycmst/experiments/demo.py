@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asycmst import info
+from asycmst.analysis.complexity import cross_interactions
 from asycmst.analysis.figures import cam_figure, plumbing_figure, roc_figure
 from asycmst.analysis.gradcam import gradcam_plus_plus
 from asycmst.analysis.metrics import bootstrap_auc_ci, classification_metrics
@@ -25,7 +26,7 @@ from asycmst.data.samples import PhantomDataset
 from asycmst.experiments.console import run_display
 from asycmst.experiments.jobs import run_jobs
 from asycmst.experiments.machine import describe, thread_plan
-from asycmst.experiments.ops_check import STRATEGIES, OpsCheck, Shape, check_ops, interactions
+from asycmst.experiments.ops_check import STRATEGIES, OpsCheck, Shape, check_ops
 from asycmst.experiments.real_clip import RealClipCheck, check_real_clip
 from asycmst.experiments.results_folder import staged_results
 from asycmst.experiments.study import Outcome, Run, Sizes, execute, split_seed
@@ -255,7 +256,7 @@ def _ops_facts(ops: OpsCheck) -> dict[str, Any]:
         "gradient_difference": ops.gradient_difference,
         "median_ms": {timing.provider: timing._asdict() for timing in ops.timings},
         "interactions": {
-            strategy: interactions(strategy, shape.frames, shape.positions)
+            strategy: cross_interactions(strategy, shape.frames, shape.positions)
             for strategy in STRATEGIES
         },
     }
@@ -327,7 +328,7 @@ def _print_ops(console: Console, ops: OpsCheck) -> None:
     table.min_width = len(title)
     console.print(table)
     counts = ", ".join(
-        f"{strategy} {interactions(strategy, shape.frames, shape.positions):,}"
+        f"{strategy} {cross_interactions(strategy, shape.frames, shape.positions):,}"
         for strategy in STRATEGIES
     )
     _say(

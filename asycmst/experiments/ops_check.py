@@ -43,19 +43,6 @@ class OpsCheck(NamedTuple):
     timings: list[Timing]
 
 
-def interactions(strategy: Strategy, frames: int, positions: int) -> int:
-    """Query-key pairs per head and layer, both directions together (Section 4.6, Table 5)."""
-    tokens = frames * positions
-    keys_of_both_queries = {
-        "global": 2 * tokens,
-        "symmetric": 2 * (positions + frames - 1),
-        "asymmetric": positions + frames,
-        "spatial": 2 * positions,
-        "temporal": 2 * frames,
-    }
-    return tokens * keys_of_both_queries[strategy]
-
-
 def sdpa_attention(
     q_bus: torch.Tensor,
     k_ceus: torch.Tensor,

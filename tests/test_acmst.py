@@ -141,6 +141,85 @@ def test_outputs_are_contiguous(device: str) -> None:
     assert all(x.is_contiguous() for x in acmst_attention(*inputs))
 
 
+@pytest.mark.parametrize(
+    ("shape", "direction"),
+    [((2, 1, 6, 2, 8), 0), ((2, 6, 1, 2, 8), 1)],
+    ids=["one frame", "one place"],
+)
+def test_a_single_key_passes_its_value_and_moves_no_query(
+    shape: tuple[int, ...], direction: int, device: str
+) -> None:
+    """With one frame att_bus is v_ceus (Eq 8), with one place att_ceus is v_bus (Eq 10)."""
+    *inputs, g_bus, g_ceus = make_grids(8, shape, device=device)
+    outs = run(acmst_attention, inputs, [g_bus, g_ceus])
+    dq, dk, dv = outs[2 + 3 * direction : 5 + 3 * direction]
+    assert torch.equal(outs[direction], inputs[2 + 3 * direction])
+    assert torch.equal(dv, (g_bus, g_ceus)[direction])
+    limit = 0 if device == "cpu" else 1e-6
+    assert dq.abs().max() <= limit
+    assert dk.abs().max() <= limit
+
+
+@pytest.mark.parametrize("dim", [1, 2], ids=["frames", "places"])
+def test_tokens_of_both_modalities_may_change_places_together(dim: int, device: str) -> None:
+    inputs = make_grids(6, (2, 5, 7, 2, 8), dtype=torch.float64, device=device)
+    order = torch.randperm(inputs[0].shape[dim]).to(device)
+    moved = acmst_attention(*(x.index_select(dim, order) for x in inputs))
+    for out, x in zip(moved, acmst_attention(*inputs), strict=True):
+        torch.testing.assert_close(out, x.index_select(dim, order))
+
+
+def test_the_order_of_the_attended_keys_does_not_matter(device: str) -> None:
+    """At each place another order of the CEUS frames, in each frame one of the BUS places."""
+    inputs = make_grids(6, (2, 5, 7, 2, 8), dtype=torch.float64, device=device)
+    moved = list(inputs)
+    for positions, dim in (((1, 2), 1), ((4, 5), 2)):
+        order = torch.rand(2, 5, 7, device=device).argsort(dim)[..., None, None]
+        for i in positions:
+            moved[i] = inputs[i].gather(dim, order.expand_as(inputs[i]))
+            assert not torch.equal(moved[i], inputs[i])
+    for out, expected in zip(acmst_attention(*moved), acmst_attention(*inputs), strict=True):
+        torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 30.0])
+def test_outputs_lie_among_the_values_they_attend(scale: float, device: str) -> None:
+    """And are their mean where no key is preferred."""
+    inputs = make_grids(6, (2, 5, 7, 2, 8), device=device)
+    att_bus, att_ceus = acmst_attention(*inputs, scale=scale)
+    for out, values, dim in ((att_bus, inputs[2], 1), (att_ceus, inputs[5], 2)):
+        assert (out >= values.amin(dim, keepdim=True) - 1e-6).all()
+        assert (out <= values.amax(dim, keepdim=True) + 1e-6).all()
+        mean = values.mean(dim, keepdim=True).expand_as(out)
+        assert torch.allclose(out, mean, atol=1e-6) is (scale == 0)
+
+
+def test_gradients_by_hand() -> None:
+    """dv_j = sum p_j g, ds_j = p_j (g v_j - sum p_k g v_k), dq = sum ds_j k_j, dk_j = sum ds_j q
+    with the scale 1/sqrt(4) in ds: Eq 8 and Eq 10 differentiated query by query.
+    """
+    *inputs, g_bus, g_ceus = make_grids(8, (1, 3, 4, 1, 4), dtype=torch.float64)
+    found = run(acmst_attention, inputs, [g_bus, g_ceus])[2:]
+    expected = [torch.zeros_like(x) for x in inputs]
+    for t in range(3):
+        for n in range(4):
+            for first, grad, seen in (
+                (0, g_bus, (0, slice(None), n)),
+                (3, g_ceus, (0, t, slice(None))),
+            ):
+                q, k, v = (x.squeeze(3) for x in inputs[first : first + 3])
+                dq, dk, dv = (x.squeeze(3) for x in expected[first : first + 3])
+                g, asked = grad[0, t, n, 0], q[0, t, n]
+                p = (k[seen] @ asked / 2).softmax(0)
+                gv = v[seen] @ g
+                ds = p * (gv - p @ gv) / 2
+                dq[0, t, n] += ds @ k[seen]
+                dk[seen] += ds[:, None] * asked
+                dv[seen] += p[:, None] * g
+    for name, a, b in zip(NAMES, found, expected, strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
 G = make_grids(1, (2, 3, 4, 2, 8))[0]
 
 

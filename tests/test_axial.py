@@ -241,6 +241,35 @@ def test_weights_rebuild_the_output(axis: str, device: str) -> None:
     assert ((total - 1).abs().lt(1e-5) | total.eq(0)).all()
 
 
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("offset", [-1e4, 1e4], ids=str)
+def test_scores_around_1e4_match_float64_to_their_own_rounding(
+    axis: str, offset: float, device: str
+) -> None:
+    q, k, v = make_grids(3, (1, 7, 6, 1, 8), device=device)
+    q[..., 0], k[..., 0] = 1 + q[..., 0].abs(), offset
+    out = axial_attention(q, k, v, axis=axis, scale=1.0)
+    wide = [x.double() for x in (q, k, v)]
+    exact = reference.axial_attention(*wide, axis=axis, scale=1.0)
+    rounding = 2 * torch.finfo(torch.float32).eps * (q[..., 0] * k[..., 0]).abs().max().item()
+    spread = (v.amax() - v.amin()).item()
+    torch.testing.assert_close(out.double(), exact, atol=rounding * spread, rtol=0)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_scores_up_to_1e8_choose_the_largest_as_in_float64(axis: str, device: str) -> None:
+    q, k, v, grad = make_grids(4, (1, 7, 6, 1, 8), device=device)
+    q[..., 0] *= 1e8
+    found = with_gradients(lambda *x: axial_attention(*x, axis=axis, scale=1.0), grad, q, k, v)
+    exact = with_gradients(
+        lambda *x: reference.axial_attention(*x, axis=axis, scale=1.0),
+        grad.double(),
+        *(x.double() for x in (q, k, v)),
+    )
+    for index in (0, 3):  # the output and dv
+        torch.testing.assert_close(found[index].double(), exact[index], atol=1e-6, rtol=1e-6)
+
+
 G = make_grids(1, (2, 3, 4, 2, 8))[0]
 
 

@@ -1,5 +1,6 @@
 """The frame self-sorting loss (Eq 3-4, Algorithm 1)."""
 
+import itertools
 import math
 from typing import Any
 
@@ -212,3 +213,106 @@ def test_bad_input_is_one_clear_line(
     call: dict[str, Any] = {"scores": torch.zeros(2, 3), **change}
     with pytest.raises(error, match=match):
         fss_ranking_loss(call.pop("scores"), **call)
+
+
+@pytest.mark.parametrize("step", [1e2, 1e6])
+def test_sixteen_frames_are_120_pairs_and_disorder_costs_in_proportion(
+    step: float, device: str
+) -> None:
+    """In reversed clips a pair costs its gap: the sum of i - t over t < i is 680 (Eq 3)."""
+    scores = -step * torch.arange(16, dtype=torch.float64, device=device)[None]
+    loss, grad = loss_and_gradient(fss_ranking_loss, scores)
+    assert loss.item() == pytest.approx(step * 680 / 120, rel=1e-12)
+    expected = (15 - 2 * torch.arange(16, dtype=torch.float64)) / 120
+    torch.testing.assert_close(grad[0].cpu(), expected)
+
+
+@pytest.mark.parametrize(("past", "slope"), [(-1e-6, 0.1), (1e-6, 0.0)], ids=["short", "past"])
+def test_the_pull_of_one_tenth_ends_at_a_gap_of_ln_9(
+    past: float, slope: float, device: str
+) -> None:
+    gap = math.log(9) + past
+    scores = torch.tensor([[0.0, gap]], dtype=torch.float64, device=device)
+    loss, grad = loss_and_gradient(fss_ranking_loss, scores)
+    assert loss.item() == pytest.approx(max(math.log1p(math.exp(-gap)), FLOOR), abs=1e-12)
+    assert grad[0].tolist() == pytest.approx([slope, -slope], abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    leads=st.lists(st.floats(0, 3).filter(lambda x: abs(x - 1) > 1e-3), min_size=1, max_size=5),
+    clamp=st.floats(0.55, 0.99),
+)
+def test_the_least_loss_is_reached_where_every_lead_is_long_enough(
+    leads: list[float], clamp: float
+) -> None:
+    """L = -log clamp, without any pull, exactly when every gap is at least logit clamp (Eq 4)."""
+    unit = math.log(clamp / (1 - clamp))
+    scores = torch.tensor([[0.0, *itertools.accumulate(unit * lead for lead in leads)]]).double()
+    loss, grad = loss_and_gradient(fss_ranking_loss, scores, clamp=clamp)
+    if min(leads) > 1:
+        assert loss.item() == pytest.approx(-math.log(clamp), rel=1e-12)
+        assert not grad.any()
+    else:
+        assert loss.item() > -math.log(clamp)
+        assert grad.any()
+
+
+def test_at_the_kink_the_slope_lies_between_those_of_its_sides(device: str) -> None:
+    """With clamp 1/2 equal scores stand on the kink of Eq 4."""
+    scores = torch.zeros(1, 2, device=device)
+    loss, grad = loss_and_gradient(fss_ranking_loss, scores, clamp=0.5)
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
+    first, second = grad[0].tolist()
+    assert 0 <= first <= 0.5
+    assert second == -first
+
+
+def test_a_clamp_of_one_is_none(device: str) -> None:
+    scores = torch.tensor([[0.0, 20.0]], dtype=torch.float64, device=device)
+    loss, grad = loss_and_gradient(fss_ranking_loss, scores, clamp=1.0)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-20)), rel=1e-12)
+    slope = 1 / (1 + math.exp(20))
+    assert grad[0].tolist() == pytest.approx([slope, -slope], rel=1e-9)
+
+
+@pytest.mark.parametrize(("reduction", "share"), [("mean", 1 / 3), ("sum", 1.0)])
+def test_reductions_share_out_the_gradients_of_the_rows(
+    reduction: str, share: float, device: str
+) -> None:
+    scores = torch.randn(3, 5, dtype=torch.float64, device=device)
+    _, grad = loss_and_gradient(fss_ranking_loss, scores, reduction=reduction)
+    rows = [loss_and_gradient(fss_ranking_loss, row[None])[1] for row in scores]
+    torch.testing.assert_close(grad, share * torch.cat(rows))
+
+
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
+def test_strided_scores_have_the_gradient_of_dense_ones(layout: str, device: str) -> None:
+    scores = {
+        "transposed": torch.randn(5, 4, device=device).t(),
+        "sliced": torch.randn(4, 10, device=device)[:, ::2],
+        "expanded": torch.randn(1, 5, device=device).expand(4, 5),
+    }[layout]
+    assert not scores.is_contiguous()
+    strided = loss_and_gradient(fss_ranking_loss, scores)
+    dense = loss_and_gradient(fss_ranking_loss, scores.contiguous())
+    for a, b in zip(strided, dense, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_no_table_of_pairs_is_kept_for_the_backward(device: str) -> None:
+    scores = torch.randn(2, 257, device=device, requires_grad=True)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: (kept.append(x.numel()), x)[1], lambda x: x
+    ):
+        fss_ranking_loss(scores)
+    assert kept
+    assert max(kept) <= scores.numel()
+
+
+def test_scores_without_gradient_give_the_loss_without_a_graph(device: str) -> None:
+    scores = torch.randn(2, 5, device=device)
+    loss = fss_ranking_loss(scores)
+    assert loss.grad_fn is None
+    assert torch.equal(loss, fss_ranking_loss(scores.requires_grad_()).detach())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from asycmst.data.contours import contour_mask
 from asycmst.data.sampling import Box, fit_frame, half, sample_indices
 
 
@@ -78,3 +79,22 @@ def test_half_of_a_frame_or_of_a_part(side: str, box: Box | None, expected: Box)
 def test_a_column_has_no_half() -> None:
     with pytest.raises(ValueError, match="no halves"):
         half(6, 1, "left")
+
+
+@pytest.mark.parametrize("size", [224, 60, (48, 100)], ids=str)
+def test_a_resized_frame_stays_under_the_mask_of_the_contour_scaled_with_it(
+    size: int | tuple[int, int],
+) -> None:
+    height, width = (size, size) if isinstance(size, int) else size
+    angle = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    contour = np.stack([95 + 20 * np.cos(angle), 40 + 20 * np.sin(angle)], axis=1)  # (x, y)
+    disc = contour_mask(contour, 120, 160)
+    frame = fit_frame(255 * disc.astype(np.uint8), size)[..., 0]
+    mask = contour_mask(contour * (width / 160, height / 120), height, width)
+    assert mask.dtype == np.bool_ and mask.shape == frame.shape
+
+    def centroid(weights: np.ndarray) -> list[float]:
+        return [float(np.average(axis, weights=weights)) for axis in np.indices(weights.shape)]
+
+    assert centroid(frame) == pytest.approx(centroid(mask), abs=0.25)
+    assert frame.mean() / 255 == pytest.approx(mask.mean(), rel=0.03)

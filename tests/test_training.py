@@ -232,6 +232,14 @@ def test_both_modalities_all_frames_and_the_mask_move_alike() -> None:
     assert len({tuple(clip.flatten().tolist()) for clip in result["bus"]}) > 1
 
 
+def test_augmentation_keeps_the_order_of_the_frames() -> None:
+    """Frame self-sorting learns from it (Section 3.2)."""
+    frames = torch.arange(1.0, 6.0)[:, None, None].expand(8, 5, 12, 12)
+    moved = Augmentation(0.5, 0.5, shift=0.3)(batch_of(frames))
+    for clip in (moved["bus"], moved["ceus"]):
+        assert torch.equal(clip, frames[:, None].expand(-1, 3, -1, -1, -1))
+
+
 def test_flips_follow_their_probabilities() -> None:
     picture = torch.arange(16.0).reshape(1, 1, 4, 4)
     for probabilities, axes in (((0, 0), []), ((1, 0), [-1]), ((0, 1), [-2]), ((1, 1), [-1, -2])):

@@ -47,9 +47,17 @@ void axial_backward(const AxialProblem& p, const AxialTask& task, double scale, 
     const bool masked = p.mask.data != nullptr;
     const std::int64_t* index = masked ? scratch.kept : nullptr;
     const std::int64_t keys = masked ? list_kept_keys(p, task, scratch.kept) : p.keys;
-    const C factor = static_cast<C>(scale * kLog2E);
+    const C factor = static_cast<C>(scale);
+    RowFetcher fetcher(p, task, static_cast<std::int64_t>(sizeof(IO)));
+    for (const Operand* operand : {&p.grad, &p.q, &p.dq}) {
+        fetcher.add(*operand, p.queries);
+    }
+    for (const Operand* operand : {&p.k, &p.v, &p.dk, &p.dv}) {
+        fetcher.add(*operand, p.keys);
+    }
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
+        fetcher.begin(head);
         IO* to_dq = group_head<IO>(p.dq, task.batch, task.group, head);
         IO* to_dk = group_head<IO>(p.dk, task.batch, task.group, head);
         IO* to_dv = group_head<IO>(p.dv, task.batch, task.group, head);
@@ -74,20 +82,20 @@ void axial_backward(const AxialProblem& p, const AxialTask& task, double scale, 
             block = next_block<C>(begin, p.queries, keys);
             const bool accumulate = begin > 0;
             block_products<C>(block, grad.data + begin * grad.stride, grad.stride, C(1), v, keys,
-                              p.channels, scratch.packed, scratch.grad_scores);
+                              p.channels, scratch.packed, scratch.grad_scores, fetcher);
             block_products<C>(block, q.data + begin * q.stride, q.stride, factor, k, keys,
-                              p.channels, scratch.packed, scratch.scores);
+                              p.channels, scratch.packed, scratch.scores, fetcher);
             block_softmax<C, true>(block, scratch.scores, keys, nullptr, scratch.grad_scores,
                                    static_cast<C>(scale));
             contract_queries(block, scratch.scores, grad, keys, p.channels,
-                             Output<C>{dv.data, dv.stride, nullptr, accumulate});
+                             Output<C>{dv.data, dv.stride, nullptr, accumulate}, fetcher);
             contract_queries(block, scratch.grad_scores, q, keys, p.channels,
-                             Output<C>{dk.data, dk.stride, nullptr, accumulate});
+                             Output<C>{dk.data, dk.stride, nullptr, accumulate}, fetcher);
             IO* to = to_dq + begin * p.dq.row;
             const Rows<C> dq =
                 result_rows(to, p.dq.row, block.count, nullptr, p.channels, scratch.dq);
             contract_keys(block, scratch.grad_scores, k, keys, p.channels,
-                          Output<C>{dq.data, dq.stride, nullptr, false});
+                          Output<C>{dq.data, dq.stride, nullptr, false}, fetcher);
             write_rows(dq, block.count, nullptr, block.count, p.channels, to, p.dq.row);
         }
         write_rows(dk, keys, index, p.keys, p.channels, to_dk, p.dk.row);

@@ -13,8 +13,9 @@ namespace asycmst {
 namespace {
 
 constexpr std::int64_t kBlockQueries = 64;
-// Sums over more keys than this are made of partial sums, whose rounding errors grow less.
-constexpr std::int64_t kPartialKeys = 64;
+// Sums over keys are made of partial sums over this many: beside one key that dominates, a long
+// chain of additions would drop the small ones one by one.
+constexpr std::int64_t kPartialKeys = 8;
 
 template <class C>
 struct QueryBlock {
@@ -50,7 +51,8 @@ std::int64_t score_elements(std::int64_t queries, std::int64_t keys) {
 template <class IO>
 void block_products(const QueryBlock<Compute<IO>>& block, const IO* rows, std::int64_t stride,
                     Compute<IO> factor, const Rows<Compute<IO>>& others, std::int64_t keys,
-                    std::int64_t channels, Compute<IO>* packed, Compute<IO>* scores) {
+                    std::int64_t channels, Compute<IO>* packed, Compute<IO>* scores,
+                    RowFetcher& fetcher) {
     using C = Compute<IO>;
     using V = typename Vec<C>::type;
     constexpr std::int64_t lanes = Vec<C>::lanes;
@@ -58,7 +60,7 @@ void block_products(const QueryBlock<Compute<IO>>& block, const IO* rows, std::i
         pack_transposed(rows, stride, block.count, channels, factor, block.stride, packed);
         gemm<Layout::kRowMajor>(keys, block.stride / lanes, channels, others.data, others.stride,
                                 packed, block.stride,
-                                Output<C>{scores, block.stride, nullptr, false});
+                                Output<C>{scores, block.stride, nullptr, false}, fetcher);
         return;
     }
     const std::int64_t width = round_to_lanes<C>(channels);
@@ -78,33 +80,35 @@ void block_products(const QueryBlock<Compute<IO>>& block, const IO* rows, std::i
 // out (block.count x channels) = weights . (rows of the keys)
 template <class C>
 void contract_keys(const QueryBlock<C>& block, const C* weights, const Rows<C>& rows,
-                   std::int64_t keys, std::int64_t channels, const Output<C>& out) {
+                   std::int64_t keys, std::int64_t channels, const Output<C>& out,
+                   RowFetcher& fetcher) {
     const std::int64_t vectors = round_to_lanes<C>(channels) / Vec<C>::lanes;
     if (block.by_query) {
         gemm<Layout::kRowMajor>(block.count, vectors, keys, weights, block.stride, rows.data,
-                                rows.stride, out);
+                                rows.stride, out, fetcher);
     } else {
         gemm<Layout::kTransposed>(block.count, vectors, keys, weights, block.stride, rows.data,
-                                  rows.stride, out);
+                                  rows.stride, out, fetcher);
     }
 }
 
 // out (keys x channels) = weights^T . (rows of the block's queries)
 template <class C>
 void contract_queries(const QueryBlock<C>& block, const C* weights, const Rows<C>& rows,
-                      std::int64_t keys, std::int64_t channels, const Output<C>& out) {
+                      std::int64_t keys, std::int64_t channels, const Output<C>& out,
+                      RowFetcher& fetcher) {
     const std::int64_t vectors = round_to_lanes<C>(channels) / Vec<C>::lanes;
     const C* first = rows.data + block.begin * rows.stride;
     if (block.by_query) {
         gemm<Layout::kTransposed>(keys, vectors, block.count, weights, block.stride, first,
-                                  rows.stride, out);
+                                  rows.stride, out, fetcher);
     } else {
         gemm<Layout::kRowMajor>(keys, vectors, block.count, weights, block.stride, first,
-                                rows.stride, out);
+                                rows.stride, out, fetcher);
     }
 }
 
-// Softmax down the keys for kVectors columns of queries. `scores` (base 2) become exponentials and
+// Softmax down the keys for kVectors columns of queries. `scores` become exponentials and
 // `inverse` the reciprocals of their sums. With `grad`, the derivative by the exponentials'
 // normalised values, the scores become probabilities p and `grad` becomes
 // scale * p * (grad - sum over keys of p * grad).
@@ -134,7 +138,7 @@ void softmax_columns(C* scores, std::int64_t stride, std::int64_t keys, C* inver
             ASYCMST_UNROLL
             for (int v = 0; v < kVectors; ++v) {
                 C* s = scores + j * stride + v * lanes;
-                const V p = exp2_nonpositive(load(s) - top[v]);
+                const V p = exp_nonpositive(load(s) - top[v]);
                 store(s, p);
                 sum_part[v] += p;
                 if constexpr (kBackward) {
@@ -191,7 +195,7 @@ void softmax_row(C* scores, std::int64_t keys, C* inverse, C* grad, C scale) {
     V sum_lanes = {};
     V delta_lanes = {};
     for (std::int64_t j = 0; j < width; j += lanes) {
-        const V p = exp2_nonpositive(load(scores + j) - top);
+        const V p = exp_nonpositive(load(scores + j) - top);
         store(scores + j, p);
         sum_lanes += p;
         if constexpr (kBackward) {

@@ -39,9 +39,17 @@ void axial_forward(const AxialProblem& p, const AxialTask& task, double scale, v
     const bool masked = p.mask.data != nullptr;
     const std::int64_t* index = masked ? scratch.kept : nullptr;
     const std::int64_t keys = masked ? list_kept_keys(p, task, scratch.kept) : p.keys;
-    const C factor = static_cast<C>(scale * kLog2E);
+    const C factor = static_cast<C>(scale);
+    RowFetcher fetcher(p, task, static_cast<std::int64_t>(sizeof(IO)));
+    for (const Operand* operand : {&p.q, &p.out}) {
+        fetcher.add(*operand, p.queries);
+    }
+    for (const Operand* operand : {&p.k, &p.v}) {
+        fetcher.add(*operand, p.keys);
+    }
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
+        fetcher.begin(head);
         IO* out = group_head<IO>(p.out, task.batch, task.group, head);
         if (keys == 0) {
             zero_rows(out, p.out.row, 0, p.queries, p.channels);
@@ -56,13 +64,13 @@ void axial_forward(const AxialProblem& p, const AxialTask& task, double scale, v
         for (std::int64_t begin = 0; begin < p.queries; begin += block.count) {
             block = next_block<C>(begin, p.queries, keys);
             block_products(block, q + begin * p.q.row, p.q.row, factor, k, keys, p.channels,
-                           scratch.packed, scratch.scores);
+                           scratch.packed, scratch.scores, fetcher);
             block_softmax<C, false>(block, scratch.scores, keys, scratch.inverse, nullptr, C(0));
             IO* to = out + begin * p.out.row;
             const Rows<C> result =
                 result_rows(to, p.out.row, block.count, nullptr, p.channels, scratch.out);
             contract_keys(block, scratch.scores, v, keys, p.channels,
-                          Output<C>{result.data, result.stride, scratch.inverse, false});
+                          Output<C>{result.data, result.stride, scratch.inverse, false}, fetcher);
             write_rows(result, block.count, nullptr, block.count, p.channels, to, p.out.row);
         }
     }

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "vec.h"
+#include "prefetch.h"
 
 namespace asycmst {
 namespace {
@@ -45,14 +45,18 @@ constexpr int register_rows(int vectors) {
     return rows > kMaxRows ? kMaxRows : rows;
 }
 
-// kRows x (kVectors * lanes) of C = A B, summed over `depth` in registers.
+// Steps of a product between two steps of a fetcher.
+constexpr std::int64_t kFetchSteps = 2;
+
+// kRows x (kVectors * lanes) of C = A B, summed over `depth` in registers. Meanwhile `fetcher`
+// prepares what comes next.
 template <class C, Layout kLayout, int kRows, int kVectors>
 void gemm_block(std::int64_t depth, const C* a, std::int64_t lda, const C* b, std::int64_t ldb,
-                const Output<C>& out, std::int64_t row, std::int64_t column) {
+                const Output<C>& out, std::int64_t row, std::int64_t column, RowFetcher& fetcher) {
     using V = typename Vec<C>::type;
     constexpr int lanes = Vec<C>::lanes;
     V sum[kRows][kVectors] = {};
-    for (std::int64_t k = 0; k < depth; ++k) {
+    const auto add_product = [&]() __attribute__((always_inline)) {
         V b_k[kVectors];
         ASYCMST_UNROLL
         for (int v = 0; v < kVectors; ++v) {
@@ -68,6 +72,17 @@ void gemm_block(std::int64_t depth, const C* a, std::int64_t lda, const C* b, st
         }
         a += kLayout == Layout::kRowMajor ? 1 : lda;
         b += ldb;
+    };
+    std::int64_t k = 0;
+    for (; k + kFetchSteps <= depth; k += kFetchSteps) {
+        fetcher.step();
+        ASYCMST_UNROLL
+        for (int i = 0; i < kFetchSteps; ++i) {
+            add_product();
+        }
+    }
+    for (; k < depth; ++k) {
+        add_product();
     }
     ASYCMST_UNROLL
     for (int m = 0; m < kRows; ++m) {
@@ -88,7 +103,7 @@ void gemm_block(std::int64_t depth, const C* a, std::int64_t lda, const C* b, st
 
 template <class C>
 using GemmBlock = void (*)(std::int64_t, const C*, std::int64_t, const C*, std::int64_t,
-                           const Output<C>&, std::int64_t, std::int64_t);
+                           const Output<C>&, std::int64_t, std::int64_t, RowFetcher&);
 
 // The block for each row count; counts that do not fit the registers are never asked for.
 template <class C, Layout kLayout, int kVectors, int... kRow>
@@ -99,7 +114,8 @@ constexpr GemmBlock<C> pick_block(int rows, std::integer_sequence<int, kRow...>)
 
 template <class C, Layout kLayout, int kVectors>
 void gemm_columns(std::int64_t rows, std::int64_t depth, const C* a, std::int64_t lda,
-                  const C* b, std::int64_t ldb, const Output<C>& out, std::int64_t column) {
+                  const C* b, std::int64_t ldb, const Output<C>& out, std::int64_t column,
+                  RowFetcher& fetcher) {
     constexpr int limit = register_rows(kVectors);
     const std::int64_t a_step = kLayout == Layout::kRowMajor ? lda : 1;
     const EvenParts blocks(rows, limit);
@@ -107,7 +123,7 @@ void gemm_columns(std::int64_t rows, std::int64_t depth, const C* a, std::int64_
     for (std::int64_t i = 0; i < blocks.parts(); ++i) {
         const auto block = pick_block<C, kLayout, kVectors>(
             static_cast<int>(blocks.size(i)), std::make_integer_sequence<int, limit>{});
-        block(depth, a + row * a_step, lda, b + column, ldb, out, row, column);
+        block(depth, a + row * a_step, lda, b + column, ldb, out, row, column, fetcher);
         row += blocks.size(i);
     }
 }
@@ -115,7 +131,7 @@ void gemm_columns(std::int64_t rows, std::int64_t depth, const C* a, std::int64_
 // C (rows x vectors * lanes) = A (rows x depth) B (depth x vectors * lanes); all sizes >= 1.
 template <Layout kLayout, class C>
 void gemm(std::int64_t rows, std::int64_t vectors, std::int64_t depth, const C* a,
-          std::int64_t lda, const C* b, std::int64_t ldb, Output<C> out) {
+          std::int64_t lda, const C* b, std::int64_t ldb, Output<C> out, RowFetcher& fetcher) {
     const EvenParts chains(depth, kMaxDepth);
     const EvenParts panels(vectors, kMaxVectors);
     for (std::int64_t chain = 0; chain < chains.parts(); ++chain) {
@@ -124,15 +140,15 @@ void gemm(std::int64_t rows, std::int64_t vectors, std::int64_t depth, const C* 
         for (std::int64_t panel = 0; panel < panels.parts(); ++panel) {
             const std::int64_t width = panels.size(panel);
             if (width == 1) {
-                gemm_columns<C, kLayout, 1>(rows, length, a, lda, b, ldb, out, column);
+                gemm_columns<C, kLayout, 1>(rows, length, a, lda, b, ldb, out, column, fetcher);
             } else if (width == 2) {
-                gemm_columns<C, kLayout, 2>(rows, length, a, lda, b, ldb, out, column);
+                gemm_columns<C, kLayout, 2>(rows, length, a, lda, b, ldb, out, column, fetcher);
             }
             if constexpr (kMaxVectors == 4) {
                 if (width == 3) {
-                    gemm_columns<C, kLayout, 3>(rows, length, a, lda, b, ldb, out, column);
+                    gemm_columns<C, kLayout, 3>(rows, length, a, lda, b, ldb, out, column, fetcher);
                 } else if (width == 4) {
-                    gemm_columns<C, kLayout, 4>(rows, length, a, lda, b, ldb, out, column);
+                    gemm_columns<C, kLayout, 4>(rows, length, a, lda, b, ldb, out, column, fetcher);
                 }
             }
             column += width * Vec<C>::lanes;

@@ -1,5 +1,6 @@
 #include "parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 
@@ -9,6 +10,8 @@ namespace asycmst {
 namespace {
 
 std::atomic<bool> forked_child{false};
+constexpr std::int64_t kChunksPerThread = 8;
+constexpr std::int64_t kLargestChunk = 8;
 
 // Memory of one thread, kept between calls: fresh pages would cost more than a small call. What a
 // long axis needed beyond the limit goes back at once.
@@ -70,13 +73,17 @@ bool run_tasks(const TaskRunner& runner, std::int64_t count, int threads,
     // Always the same team, even for fewer tasks: a smaller one would end threads that the next
     // loop of torch would have to start again.
     std::atomic<bool> complete{true};
+    // Neighbouring tasks on one thread find what the task before has fetched for them; enough
+    // chunks for every thread keep the end even.
+    const std::int64_t chunk =
+        std::clamp<std::int64_t>(count / (kChunksPerThread * threads), 1, kLargestChunk);
 #pragma omp parallel num_threads(threads)
     {
         void* scratch = thread_scratch.reserve(scratch_bytes);
         if (scratch == nullptr) {
             complete.store(false, std::memory_order_relaxed);
         }
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, chunk)
         for (std::int64_t task = 0; task < count; ++task) {
             if (scratch != nullptr) {
                 runner.run(task, scratch);

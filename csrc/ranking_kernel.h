@@ -64,7 +64,7 @@ void ranking_row(const RankingProblem& p, std::int64_t batch, void* memory) {
         V slopes = {};
         for (std::int64_t i = t + 1; i < n; i += lanes) {
             const V d = scores[t] - load(scores + i);
-            const V u = exp2_nonpositive((d > C(0) ? -d : d) * static_cast<C>(kLog2E));
+            const V u = exp_nonpositive(d > C(0) ? -d : d);
             const V softplus = (d > C(0) ? d : V{}) + log1p_unit<C>(u);
             const V sigmoid = (d > C(0) ? splat(C(1)) : u) / (u + C(1));
             // Written so that a NaN counts as unclamped and reaches loss and gradient.

@@ -212,49 +212,56 @@ ASYCMST_INLINE void store(Half* to, VFloat value) {
 
 constexpr double kLog2E = 1.4426950408889634074;
 
-// 2^x for x <= 0, NaN for NaN, and exactly 0 below the smallest normal number: a denormal weight
-// would slow every product it enters. x = n + r with |r| <= 1/2 by adding and subtracting a
-// number whose last bit is 1; 2^r by the polynomial that interpolates at Chebyshev nodes and is
+// e^x for x <= 0, NaN for NaN, and exactly 0 where the result would not be a normal number: a
+// denormal weight would slow every product it enters. x = n ln 2 + r with |r| <= ln 2 / 2: n by
+// adding and subtracting a number whose last bit is 1, r by subtracting n ln 2 in two parts, of
+// which the first is exact; e^r by the polynomial that interpolates at Chebyshev nodes and is
 // exactly 1 at r = 0. The last step multiplies, so that NaN stays NaN.
 
-ASYCMST_INLINE VFloat exp2_nonpositive(VFloat x) {
+ASYCMST_INLINE VFloat exp_nonpositive(VFloat x) {
     using Bits = Vec<float>::bits;
+    constexpr float lowest = -87.3365f;
     const VFloat magic = splat(0x1.8p23f);
-    const VFloat clamped = x < -126.0f ? splat(-126.0f) : x;
-    const VFloat shifted = clamped + magic;
-    const VFloat r = clamped - (shifted - magic);
-    VFloat p = splat(1.5453162945e-4f);
-    p = p * r + 1.33908633665e-3f;
-    p = p * r + 9.61808255729e-3f;
-    p = p * r + 5.55035711422e-2f;
-    p = p * r + 2.40226507606e-1f;
-    p = p * r + 6.93147188022e-1f;
+    const VFloat clamped = x < lowest ? splat(lowest) : x;
+    const VFloat shifted = clamped * static_cast<float>(kLog2E) + magic;
+    const VFloat n = shifted - magic;
+    VFloat r = clamped - n * 0.693359375f;
+    r -= n * -2.121944401e-04f;
+    VFloat p = splat(1.393364103e-03f);
+    p = p * r + 8.369148492e-03f;
+    p = p * r + 4.166646501e-02f;
+    p = p * r + 1.666650526e-01f;
+    p = p * r + 5.000000013e-01f;
+    p = p * r + 1.000000011e+00f;
     p = p * r + 1.0f;
     const Bits power = (bit_cast<Bits>(shifted) - (0x4b400000u - 127u)) << 23;
-    return x < -126.0f ? VFloat{} : p * bit_cast<VFloat>(power);
+    return x < lowest ? VFloat{} : p * bit_cast<VFloat>(power);
 }
 
-ASYCMST_INLINE VDouble exp2_nonpositive(VDouble x) {
+ASYCMST_INLINE VDouble exp_nonpositive(VDouble x) {
     using Bits = Vec<double>::bits;
+    constexpr double lowest = -708.396;
     const VDouble magic = splat(0x1.8p52);
-    const VDouble clamped = x < -1022.0 ? splat(-1022.0) : x;
-    const VDouble shifted = clamped + magic;
-    const VDouble r = clamped - (shifted - magic);
-    VDouble p = splat(2.5729324177362304214e-11);
-    p = p * r + 4.455817908336064493e-10;
-    p = p * r + 7.0548973041554992774e-9;
-    p = p * r + 1.0178057087733941105e-7;
-    p = p * r + 1.321548680870556279e-6;
-    p = p * r + 1.5252733841556772589e-5;
-    p = p * r + 1.5403530393370733411e-4;
-    p = p * r + 1.3333558146406470697e-3;
-    p = p * r + 9.6181291076284794928e-3;
-    p = p * r + 5.5504108664821627039e-2;
-    p = p * r + 2.4022650695910071233e-1;
-    p = p * r + 6.9314718055994530925e-1;
+    const VDouble clamped = x < lowest ? splat(lowest) : x;
+    const VDouble shifted = clamped * kLog2E + magic;
+    const VDouble n = shifted - magic;
+    VDouble r = clamped - n * 0x1.62e42fee00p-1;
+    r -= n * 1.90821492927058770e-10;
+    VDouble p = splat(2.09181294549670730e-09);
+    p = p * r + 2.51100376059637869e-08;
+    p = p * r + 2.75572633014747632e-07;
+    p = p * r + 2.75572409185789781e-06;
+    p = p * r + 2.48015873364213282e-05;
+    p = p * r + 1.98412698900471185e-04;
+    p = p * r + 1.38888888888790861e-03;
+    p = p * r + 8.33333333331960288e-03;
+    p = p * r + 4.16666666666666852e-02;
+    p = p * r + 1.66666666666666824e-01;
+    p = p * r + 5.00000000000000111e-01;
+    p = p * r + 1.00000000000000000e+00;
     p = p * r + 1.0;
     const Bits power = (bit_cast<Bits>(shifted) - (0x4338000000000000u - 1023u)) << 52;
-    return x < -1022.0 ? VDouble{} : p * bit_cast<VDouble>(power);
+    return x < lowest ? VDouble{} : p * bit_cast<VDouble>(power);
 }
 
 }  // namespace

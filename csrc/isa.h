@@ -19,6 +19,6 @@ struct KernelSet {
 // Kernel sets this processor can run, the fastest first.
 int available_kernel_sets(const KernelSet** sets);
 
-constexpr int kMaxKernelSets = 3;
+constexpr int kMaxKernelSets = 4;
 
 }  // namespace asycmst

@@ -252,13 +252,20 @@ def test_nan_reaches_what_it_concerns(isa: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=("float16", "bfloat16"))
 @pytest.mark.parametrize("width", (256, 13), ids=("vectors", "single values"))
 def test_rounds_to_nearest_even(isa: int, dtype: torch.dtype, width: int) -> None:
-    """Every 16-bit value meets its successor: half of the means are ties."""
+    """Every 16-bit value meets its successor: half of the means are ties.
+
+    Where the processor multiplies pairs of bfloat16, it takes and gives 0 for denormal numbers, as
+    it does in PyTorch's own products.
+    """
     count = 65536 // width
     bits = torch.arange(count * width, dtype=torch.int32)
     v = torch.stack((bits, bits + 1)).to(torch.int16).view(dtype).view(1, 2, count, 1, width)
     zero = torch.zeros_like(v)
     out = run((zero, zero, v), zero, 1, isa=isa)[0]
-    mean = ((v[:, 0].float() + v[:, 1].float()) / 2).to(dtype)
+    seen = v.float()
+    if ISAS[isa] == "avx512bf16" and dtype == torch.bfloat16:
+        seen = torch.where(seen.abs() < torch.finfo(dtype).tiny, 0.0, seen)
+    mean = ((seen[:, 0] + seen[:, 1]) / 2).to(dtype)
     torch.testing.assert_close(out[:, 1], mean, atol=0, rtol=0, equal_nan=True)
     assert torch.equal(out[:, 0].isnan(), mean.isnan())
 

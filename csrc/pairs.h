@@ -12,7 +12,8 @@
 namespace asycmst {
 namespace {
 
-struct Pair {
+// Seen in the caller's rows, which start at any number.
+struct __attribute__((packed, aligned(2), may_alias)) Pair {
     std::uint32_t bits;
 };
 

@@ -1,15 +1,16 @@
-"""Ratios of the joint operator to its peers on this CPU, from one interleaved run.
+"""Ratios of the operators to their peers on this CPU, from one interleaved run.
 
     python benchmarks/compare_cpu.py --out benchmarks/results/FILE.json
 
 Every round calls each provider once in turn, so that a change of the machine's speed meets all of
-them; a ratio is the median time of the peer over the median time of ours. Above 1 ours is faster.
+them, and each finds the caches as the others left them. A ratio is the median time of the peer
+over the median time of ours: above 1 ours is faster. The kernels alone are timed apart, one after
+another, as shares of the arithmetic peak that is measured in the same run.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from providers import AXIAL, JOINT, forward, forward_backward
+from peak import peak_gflops
+from providers import AXIAL, JOINT, RANKING, compiled, forward, forward_backward
 
-from asycmst_ops import info
+from asycmst_ops import _cpu, acmst_attention, info
+from asycmst_ops._problem import Backward, Forward
 from asycmst_ops.testing import assert_within_budget, make_grids
+
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+PAPER = (16, 49, 6, 64)
+KERNEL_SHAPES = (
+    (1, 16, 49, 6, 64),
+    (4, 16, 49, 6, 64),
+    (1, 32, 784, 6, 64),
+    (1, 1, 4096, 1, 64),
+    (1, 1024, 4, 1, 64),
+)
 
 
 def interleaved_medians(
@@ -39,11 +52,22 @@ def interleaved_medians(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any], int, int]]:
-    """What is compared: name, providers, number of inputs, number of outputs."""
-    yield "joint", JOINT, 6, 2
-    yield "time", AXIAL["time"], 3, 1
-    yield "space", AXIAL["space"], 3, 1
+def cases(batches: list[int]) -> Iterator[tuple[str, dict[str, Any], Any, list[Any], list[Any]]]:
+    """What is compared: name, providers, dtype, inputs, gradients of the outputs."""
+    for dtype in (FLOAT32, BFLOAT16):
+        for batch in batches:
+            for name, functions, n_in, n_out in (
+                ("joint", JOINT, 6, 2),
+                ("time", AXIAL["time"], 3, 1),
+                ("space", AXIAL["space"], 3, 1),
+            ):
+                grids = make_grids(n_in + n_out, (batch, *PAPER), dtype=dtype)
+                peers = dict(functions)
+                if dtype == FLOAT32:
+                    peers["einsum-compiled"] = compiled(peers["einsum"])
+                yield name, peers, dtype, grids[:n_in], grids[n_in:]
+    scores = torch.randn(32, PAPER[0])
+    yield "ranking", RANKING, FLOAT32, [scores], [torch.ones(())]
 
 
 def check(name: str, functions: dict[str, Any], inputs: list[torch.Tensor]) -> None:
@@ -52,67 +76,115 @@ def check(name: str, functions: dict[str, Any], inputs: list[torch.Tensor]) -> N
     def tupled(out: Any) -> tuple[torch.Tensor, ...]:
         return out if isinstance(out, tuple) else (out,)
 
-    plain = tupled(functions["einsum"](*inputs))
-    exact = tupled(functions["einsum"](*[x.double() for x in inputs]))
+    definition = functions["eager"] if name == "ranking" else functions["einsum"]
+    plain = tupled(definition(*inputs))
+    exact = tupled(definition(*[x.double() for x in inputs]))
     for provider, function in functions.items():
         for three in zip(tupled(function(*inputs)), plain, exact, strict=True):
             assert_within_budget(f"{name} {provider}", *three)
 
 
-def measure(seconds: float, threads: list[int], batches: list[int]) -> list[dict[str, Any]]:
-    rows = []
+def measure(seconds: float, threads: list[int], batches: list[int]) -> Iterator[dict[str, Any]]:
+    """Ours in microseconds, the peers as ratios to it."""
     for count in threads:
         torch.set_num_threads(count)
-        for name, functions, n_in, n_out in cases():
-            for dtype in (torch.float32, torch.bfloat16):
-                for batch in batches:
-                    shape = (batch, 16, 49, 6, 64)
-                    grids = make_grids(n_in + n_out, shape, dtype=dtype)
-                    inputs, grads = grids[:n_in], grids[n_in:]
-                    check(name, functions, inputs)
-                    for mode in ("forward", "forward-backward"):
-                        calls = {
-                            provider: forward(f, inputs)
-                            if mode == "forward"
-                            else forward_backward(f, inputs, grads)
-                            for provider, f in functions.items()
-                        }
-                        found = interleaved_medians(calls, seconds)
-                        row = {
-                            "op": name,
-                            "mode": mode,
-                            "dtype": str(dtype).removeprefix("torch."),
-                            "batch": batch,
-                            "threads": count,
-                            "ours_us": round(found["ours"] * 1e6, 1),
-                            **{
-                                provider: round(t / found["ours"], 2)
-                                for provider, t in found.items()
-                                if provider != "ours"
-                            },
-                        }
-                        print(row, flush=True)
-                        rows.append(row)
-    return rows
+        torch.compiler.reset()  # compiled code holds the number of threads
+        for name, functions, dtype, inputs, grads in cases(batches):
+            check(name, functions, inputs)
+            for mode in ("forward", "forward-backward"):
+                calls = {
+                    provider: forward(f, inputs)
+                    if mode == "forward"
+                    else forward_backward(f, inputs, grads)
+                    for provider, f in functions.items()
+                }
+                found = interleaved_medians(calls, seconds)
+                ours = found.pop("ours")
+                yield {
+                    "op": name,
+                    "mode": mode,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "batch": inputs[0].shape[0],
+                    "threads": count,
+                    "ours_us": round(ours * 1e6, 1),
+                    **{provider: round(t / ours, 2) for provider, t in found.items()},
+                }
+
+
+def kernels(
+    seconds: float, threads: list[int], peaks: dict[int, dict[str, float]]
+) -> Iterator[dict[str, Any]]:
+    """The kernels alone, outputs at hand, called again and again."""
+    for count in threads:
+        torch.set_num_threads(count)
+        for dtype in (FLOAT32, BFLOAT16):
+            for shape in KERNEL_SHAPES:
+                out, dq, dk, dv, q, k, v, grad = make_grids(8, shape, dtype=dtype)
+                for dim, axis in ((1, "time"), (2, "space")):
+                    if shape[dim] == 1:
+                        continue
+                    ahead = [Forward(out, q, k, v, None, dim)]
+                    back = [Backward(dq, dk, dv, grad, q, k, v, None, dim)]
+                    flops = 4 * q.numel() * shape[dim]
+                    row = {
+                        "axis": axis,
+                        "shape": shape,
+                        "dtype": str(dtype).removeprefix("torch."),
+                        "threads": count,
+                    }
+                    peak = peaks[count].get(row["dtype"], peaks[count].get("float32"))
+                    for name, call, work in (
+                        ("forward", lambda p=ahead: _cpu.axial_forward(p, 0.125), flops),
+                        ("backward", lambda p=back: _cpu.axial_backward(p, 0.125), 2.5 * flops),
+                    ):
+                        took = interleaved_medians({"ours": call}, seconds)["ours"]
+                        row[f"{name}_us"] = round(took * 1e6, 1)
+                        row[f"{name}_gflops"] = round(work / took / 1e9, 1)
+                        if peak:
+                            row[f"{name}_share_of_peak"] = round(work / took / 1e9 / peak, 3)
+                    yield row
+
+
+def overhead_us() -> float:
+    """One joint call on a grid of single tokens, without gradients: all that is not arithmetic."""
+    tiny = make_grids(6, (1, 1, 1, 1, 1))
+    with torch.no_grad():
+        seconds = interleaved_medians({"ours": lambda: acmst_attention(*tiny)}, 0.5)["ours"]
+    return round(seconds * 1e6, 1)
+
+
+def processor() -> str:
+    """The model's name, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    found = [facts.get(key, "") for key in ("model name", "cpu family", "model")]
+    return "{} (family {}, model {})".format(*found) if all(found) else "unknown"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="ours against its peers on this CPU")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON to this file")
+    parser.add_argument("--out", type=Path, help="write everything as JSON to this file")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row (default 1)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[*range(1, min(2, os.cpu_count() or 1) + 1)]
     )
     args = parser.parse_args()
-    result = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cpu_count": os.cpu_count(),
-            **info(),
-        },
-        "rows": measure(args.seconds, args.threads, args.batches),
+    result: dict[str, Any] = {
+        "machine": {"processor": processor(), "cpu_count": os.cpu_count(), **info()},
+        "peak_gflops": {count: peak_gflops(count) for count in args.threads},
+        "overhead_us": overhead_us(),
+        "rows": [],
+        "kernels": [],
     }
+    print({key: result[key] for key in ("machine", "peak_gflops", "overhead_us")})
+    for row in measure(args.seconds, args.threads, args.batches):
+        print(row, flush=True)
+        result["rows"].append(row)
+    for row in kernels(args.seconds / 2, args.threads, result["peak_gflops"]):
+        print(row, flush=True)
+        result["kernels"].append(row)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=1) + "\n")

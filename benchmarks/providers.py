@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asycmst_ops import acmst_attention, axial_attention, reference
+from asycmst_ops import acmst_attention, axial_attention, fss_ranking_loss, reference
 
 Joint = Callable[..., tuple[Tensor, Tensor]]
 Axial = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,6 +76,18 @@ JOINT: dict[str, Joint] = {
     "sdpa-views": _pair(sdpa_views_time, sdpa_views_space),
     "sdpa-copies": _pair(sdpa_copies_time, sdpa_copies_space),
 }
+
+
+RANKING: dict[str, Callable[[Tensor], Tensor]] = {
+    "ours": fss_ranking_loss,
+    "eager": reference.fss_ranking_loss,
+}
+
+
+def compiled(function: Callable[..., object]) -> Callable[..., object]:
+    """A peer through torch.compile, for the shapes at hand."""
+    made: Callable[..., object] = torch.compile(function, dynamic=False)
+    return made
 
 
 def forward(function: Callable[..., object], inputs: list[Tensor]) -> Callable[[], object]:

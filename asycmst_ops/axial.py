@@ -31,8 +31,8 @@ def axial_attention(
     "time": token (t, n) attends (t', n) for all t' (Eq 8). "space": token (t, n) attends (t, n')
     for all n' (Eq 10). softmax(q k' * scale) v within each head.
 
-    On processors with AVX512_BF16 bfloat16 is multiplied in pairs: the softmax's weights are rounded
-    to bfloat16 before they meet the values, and denormal numbers count as 0.
+    Processors with AVX512_BF16 multiply bfloat16 in pairs: the softmax's weights are rounded to
+    bfloat16 before they meet the values, and denormal numbers count as 0.
 
     Args:
         q: queries (B, T, N, H, d); float16, bfloat16, float32 or float64; any strides.

@@ -33,6 +33,8 @@ COMMON_FLAGS = [
     # GCC's own AVX-512 header trips this one.
     "-Wno-maybe-uninitialized",
 ]
+# By the name under which the compilers ask the processor for it.
+ISA_FEATURE = {"avx2": "avx2", "avx512": "avx512f", "avx512bf16": "avx512bf16"}
 AVX512_FLAGS = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"]
 ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -75,7 +77,12 @@ class BuildKernels(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             if not self.compiles(folder, []):
                 raise PlatformError("no working C++17 compiler")
-            isas = [isa for isa, flags in ISA_FLAGS.items() if self.compiles(folder, flags)]
+            isas = [
+                isa
+                for isa, flags in ISA_FLAGS.items()
+                # Some compilers know a set's instructions and cannot ask the processor for it.
+                if self.compiles(folder, flags, f'__builtin_cpu_supports("{ISA_FEATURE[isa]}")')
+            ]
             openmp = ["-fopenmp"] if self.compiles(folder, ["-fopenmp"]) else []
 
         flags = {f"csrc/{name}": openmp for name in SOURCES}
@@ -102,10 +109,12 @@ class BuildKernels(build_ext):
             target_lang="c++",
         )
 
-    def compiles(self, folder: str, flags: list[str]) -> bool:
+    def compiles(self, folder: str, flags: list[str], expression: str = "0") -> bool:
         """Whether the compiler builds a C++17 file with these flags, OpenMP linked included."""
         source = Path(folder, "probe.cpp")
-        source.write_text("#include <cstdint>\nint main() { return [] { return 0; }(); }\n")
+        source.write_text(
+            f"#include <cstdint>\nint main() {{ return [] {{ return {expression}; }}(); }}\n"
+        )
         try:
             objects = self.compiler.compile(
                 [str(source)], output_dir=folder, extra_postargs=["-std=c++17", *flags]

@@ -48,8 +48,8 @@ def fss_ranking_loss(
     rows: Tensor = _library.fss_ranking(scores, lengths, float(clamp))[0]
     if reduction == "none":
         return rows
-    total = rows.sum()
-    return total if reduction == "sum" else total / max(scores.shape[0], 1)
+    # The mean over no row is taken to be 0.
+    return rows.mean() if reduction == "mean" and scores.shape[0] else rows.sum()
 
 
 def _check_lengths(lengths: Tensor, scores: Tensor) -> Tensor:

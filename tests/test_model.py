@@ -7,19 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asycmst.config import AsyCMSTConfig, SelfAttentionKind, Strategy
+from asycmst.config import AsyCMSTConfig
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST, AsyCMSTOutput, attention_inputs
 from asycmst_ops import attention_weights
-
-STRATEGIES: tuple[Strategy | None, ...] = (
-    "asymmetric",
-    "symmetric",
-    "spatial",
-    "temporal",
-    "global",
-    None,
-)
 
 
 def small(**fields: Any) -> AsyCMSTConfig:
@@ -137,28 +128,6 @@ def test_the_diagnosis_needs_neither_auxiliary_head() -> None:
     assert bare.mask_logits is None
 
 
-@pytest.mark.parametrize("cross_attention", STRATEGIES)
-@pytest.mark.parametrize("stsa", ["joint", "factorised"])
-def test_a_padded_clip_equals_the_unpadded_one(
-    stsa: SelfAttentionKind, cross_attention: Strategy | None
-) -> None:
-    model, (bus, ceus) = make(stsa=stsa, cross_attention=cross_attention), clips()
-    lengths = [3, 5]
-    bus[0, :, 3:], ceus[0, :, 3:] = 0.5, float("nan")
-    with torch.no_grad():
-        padded = model(bus, ceus, torch.tensor(lengths))
-        for row, n in enumerate(lengths):
-            alone = model(bus[row : row + 1, :, :n], ceus[row : row + 1, :, :n])
-            for name in ("logits", "features"):
-                difference = (getattr(padded, name)[row] - getattr(alone, name)[0]).abs().max()
-                assert difference < 1e-5, name
-            for name in ("frame_scores", "mask_logits"):
-                difference = (getattr(padded, name)[row, :n] - getattr(alone, name)[0]).abs().max()
-                assert difference < 1e-5, name
-    assert (padded.frame_scores[0, 3:] == 0).all()
-    assert (padded.mask_logits[0, 3:] == 0).all()
-
-
 def test_padding_matters_when_no_lengths_are_given() -> None:
     model, (bus, ceus) = make(), clips()
     with torch.no_grad():
@@ -231,28 +200,6 @@ def test_non_contiguous_clips_give_equal_outputs() -> None:
     with torch.no_grad():
         strided, dense = model(bus, ceus), model(bus.contiguous(), ceus.contiguous())
     assert all(torch.equal(a, b) for a, b in zip(strided, dense, strict=True))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"stsa": "joint"},
-        {"cross_attention": "symmetric"},
-        {"cross_attention": None},
-        {"acmst_layers": (2,)},
-        {"ceus_task": None, "bus_task": None},
-    ],
-    ids=str,
-)
-def test_training_reaches_every_parameter(fields: dict[str, Any]) -> None:
-    config = small(**fields)
-    model = AsyCMST(config)
-    losses = AsyCMSTLoss(config)(
-        model(*clips()), torch.tensor([0, 1]), torch.rand(2, 5, 32, 32) > 0.5
-    )
-    losses.total.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_weights_travel_with_the_config() -> None:

@@ -39,6 +39,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"update": "sequential", "kv": "raw", "cross_attention": "global", "positions": "factorised"},
     {"kv": "raw", "cross_attention": "temporal", "stsa": "dot_product", "norm": "pre"},
     {"update": "sequential", "cross_attention": None, "ffn": "literal", "fuse": "mean"},
+    {"acmst_layers": (2,)},
+    *(
+        {"stsa": stsa, "cross_attention": strategy}
+        for stsa in ("factorised", "joint")
+        for strategy in ("symmetric", "spatial", "temporal", "global", None)
+    ),
 ]
 
 
@@ -73,7 +79,7 @@ def test_a_padded_clip_equals_the_unpadded_one(fields: dict[str, Any]) -> None:
     assert (padded.mask_logits[0, 3:] == 0).all()
 
 
-@pytest.mark.parametrize("fields", OPTIONS, ids=str)
+@pytest.mark.parametrize("fields", [*OPTIONS, {"ceus_task": None, "bus_task": None}], ids=str)
 def test_training_reaches_every_parameter(fields: dict[str, Any]) -> None:
     config = small(**fields)
     model, (bus, ceus) = AsyCMST(config), clips(config)

@@ -14,7 +14,9 @@ from asycmst_ops.testing import assert_within_budget, make_grids
 @pytest.mark.parametrize("mode", ["forward", "forward-backward"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("batch", [1, 4])
-def test_acmst(benchmark: Any, batch: int, dtype: torch.dtype, mode: str, provider: str) -> None:
+def test_acmst_on_cpu(
+    benchmark: Any, batch: int, dtype: torch.dtype, mode: str, provider: str
+) -> None:
     shape = (batch, 16, 49, 6, 64)
     *inputs, grad_bus, grad_ceus = make_grids(8, shape, dtype=dtype)
     function = JOINT[provider]

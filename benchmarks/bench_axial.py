@@ -14,7 +14,7 @@ from asycmst_ops.testing import assert_within_budget, make_grids
 @pytest.mark.parametrize("mode", ["forward", "forward-backward"])
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("axis", AXIAL)
-def test_axial(benchmark: Any, axis: Any, batch: int, mode: str, provider: str) -> None:
+def test_axial_on_cpu(benchmark: Any, axis: Any, batch: int, mode: str, provider: str) -> None:
     shape = (batch, 16, 49, 6, 64)
     *inputs, grad = make_grids(4, shape)
     function = AXIAL[axis][provider]

@@ -11,7 +11,7 @@ from asycmst_ops import reference
 
 @pytest.mark.parametrize("provider", RANKING)
 @pytest.mark.parametrize("batch", [1, 32])
-def test_fss_ranking(benchmark: Any, batch: int, provider: str) -> None:
+def test_fss_ranking_on_cpu(benchmark: Any, batch: int, provider: str) -> None:
     scores = torch.randn(batch, 16).requires_grad_()
     function = RANKING[provider]
     exact = reference.fss_ranking_loss(scores.double())

@@ -50,18 +50,43 @@ def sdpa_copies_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(2, 3).contiguous()
 
 
+def released_time(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As the authors' released code arranges it: places into the batch, weights written out."""
+    b, t, n, h, d = q.shape
+    q, k, v = (
+        x.permute(0, 2, 1, 3, 4).contiguous().view(b * n, t, h, d).transpose(1, 2)
+        for x in (q, k, v)
+    )
+    out = _written_out(q, k, v).transpose(1, 2).contiguous().view(b, n, t, h, d)
+    return out.permute(0, 2, 1, 3, 4).contiguous()
+
+
+def released_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same with frames in the batch."""
+    b, t = q.shape[:2]
+    q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
+    return _written_out(q, k, v).transpose(1, 2).contiguous().unflatten(0, (b, t))
+
+
+def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = torch.matmul(q, k.transpose(-2, -1)) / q.shape[-1] ** 0.5
+    return torch.matmul(scores.softmax(-1), v)
+
+
 AXIAL: dict[str, dict[str, Axial]] = {
     "time": {
         "ours": lambda q, k, v: axial_attention(q, k, v, axis="time"),
         "einsum": lambda q, k, v: reference.axial_attention(q, k, v, axis="time"),
         "sdpa-views": sdpa_views_time,
         "sdpa-copies": sdpa_copies_time,
+        "released": released_time,
     },
     "space": {
         "ours": lambda q, k, v: axial_attention(q, k, v, axis="space"),
         "einsum": lambda q, k, v: reference.axial_attention(q, k, v, axis="space"),
         "sdpa-views": sdpa_views_space,
         "sdpa-copies": sdpa_copies_space,
+        "released": released_space,
     },
 }
 
@@ -75,6 +100,7 @@ JOINT: dict[str, Joint] = {
     "einsum": reference.acmst_attention,
     "sdpa-views": _pair(sdpa_views_time, sdpa_views_space),
     "sdpa-copies": _pair(sdpa_copies_time, sdpa_copies_space),
+    "released": _pair(released_time, released_space),
 }
 
 

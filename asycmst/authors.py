@@ -45,7 +45,7 @@ def load_authors_state_dict(model: AsyCMST, state_dict: Mapping[str, Tensor]) ->
         ValueError: The model has other layers, or keys or shapes do not fit.
     """
     _check_layers(model.config)
-    _check_keys(model.config, state_dict)
+    _check_keys(model, state_dict)
     expected = model.state_dict()
     converted = _convert(model.config, state_dict)
     for key, value in converted.items():
@@ -77,18 +77,17 @@ def _check_layers(config: AsyCMSTConfig) -> None:
             )
 
 
-def _check_keys(config: AsyCMSTConfig, state_dict: Mapping[str, Tensor]) -> None:
-    with torch.device("meta"):
-        trunk = AsyCMST(config).encoders.bus.trunk.state_dict()
+def _check_keys(model: AsyCMST, state_dict: Mapping[str, Tensor]) -> None:
+    layers = model.config.layers
     stages = {ours: theirs for theirs, ours in _STAGES.items()}
     keys = {"dual_stream.pos_embed"}
-    for key in trunk:
+    for key in model.encoders.bus.trunk.state_dict():
         stage, _, rest = key.partition(".")
         keys.add(f"frame_encoder.encoder.{stages[stage]}.{rest}")
     for name in ("weight", "bias"):
         keys |= {f"frame_encoder.conv1x1.{name}", f"classifier.{name}"}
         for branch in ("branch1", "branch2"):
-            for layer in range(config.layers):
+            for layer in range(layers):
                 parts = ["self_attn.in_proj_", "self_attn.out_proj."]
                 parts += [f"cross_attn.{part}_proj." for part in ("q", "k", "v", "out")]
                 parts += ["norm1.", "norm2.", "norm3.", "ff.0.", "ff.3."]
@@ -97,7 +96,7 @@ def _check_keys(config: AsyCMSTConfig, state_dict: Mapping[str, Tensor]) -> None
     extra = sorted(set(state_dict) - keys)
     if missing or extra:
         raise ValueError(
-            f"these are not the released weights of a model of {config.layers} layers: "
+            f"these are not the released weights of a model of {layers} layers: "
             f"{_first(missing)} missing, {_first(extra)} unexpected; give the published state "
             "dict as it is"
         )

@@ -49,12 +49,7 @@ void axial_backward(const AxialProblem& p, const AxialTask& task, double scale, 
     const std::int64_t keys = masked ? list_kept_keys(p, task, scratch.kept) : p.keys;
     const C factor = static_cast<C>(scale);
     RowFetcher fetcher(p, task, static_cast<std::int64_t>(sizeof(IO)));
-    for (const Operand* operand : {&p.grad, &p.q, &p.dq}) {
-        fetcher.add(*operand, p.queries);
-    }
-    for (const Operand* operand : {&p.k, &p.v, &p.dk, &p.dv}) {
-        fetcher.add(*operand, p.keys);
-    }
+    fetcher.fetch_backward();
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);

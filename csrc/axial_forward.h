@@ -41,12 +41,7 @@ void axial_forward(const AxialProblem& p, const AxialTask& task, double scale, v
     const std::int64_t keys = masked ? list_kept_keys(p, task, scratch.kept) : p.keys;
     const C factor = static_cast<C>(scale);
     RowFetcher fetcher(p, task, static_cast<std::int64_t>(sizeof(IO)));
-    for (const Operand* operand : {&p.q, &p.out}) {
-        fetcher.add(*operand, p.queries);
-    }
-    for (const Operand* operand : {&p.k, &p.v}) {
-        fetcher.add(*operand, p.keys);
-    }
+    fetcher.fetch_forward();
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);

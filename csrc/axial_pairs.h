@@ -85,12 +85,7 @@ inline void axial_pairs_forward(const AxialProblem& p, const AxialTask& task, do
         scratch.factors[j] = static_cast<float>(scale);
     }
     RowFetcher fetcher(p, task, sizeof(BFloat));
-    for (const Operand* operand : {&p.q, &p.out}) {
-        fetcher.add(*operand, p.queries);
-    }
-    for (const Operand* operand : {&p.k, &p.v}) {
-        fetcher.add(*operand, p.keys);
-    }
+    fetcher.fetch_forward();
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
         BFloat* out = group_head<BFloat>(p.out, task.batch, task.group, head);
@@ -133,12 +128,7 @@ inline void axial_pairs_backward(const AxialProblem& p, const AxialTask& task, d
         scratch.factors[j] = static_cast<float>(scale);
     }
     RowFetcher fetcher(p, task, sizeof(BFloat));
-    for (const Operand* operand : {&p.grad, &p.q, &p.dq}) {
-        fetcher.add(*operand, p.queries);
-    }
-    for (const Operand* operand : {&p.k, &p.v, &p.dk, &p.dv}) {
-        fetcher.add(*operand, p.keys);
-    }
+    fetcher.fetch_backward();
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
         BFloat* to_dq = group_head<BFloat>(p.dq, task.batch, task.group, head);

@@ -1,6 +1,8 @@
 // Fetches the rows of the next head while the products of this one are computed.
 #pragma once
 
+#include <initializer_list>
+
 #include "axial.h"
 #include "vec.h"
 
@@ -15,11 +17,16 @@ class RowFetcher {
     RowFetcher(const AxialProblem& p, const AxialTask& task, std::int64_t element_bytes)
         : problem_(p), task_(task), element_bytes_(element_bytes) {}
 
-    // Registers an operand with `rows` rows a head; all of them before the first head.
-    void add(const Operand& operand, std::int64_t rows) {
-        operands_[count_] = &operand;
-        rows_[count_++] = rows;
-        bytes_ += rows * problem_.channels * element_bytes_;
+    // Every operand of a forward, before its first head.
+    void fetch_forward() {
+        add({&problem_.q, &problem_.out}, problem_.queries);
+        add({&problem_.k, &problem_.v}, problem_.keys);
+    }
+
+    // Every operand of a backward, before its first head.
+    void fetch_backward() {
+        add({&problem_.grad, &problem_.q, &problem_.dq}, problem_.queries);
+        add({&problem_.k, &problem_.v, &problem_.dk, &problem_.dv}, problem_.keys);
     }
 
     // Called at the start of each head: from here on, steps fetch the head that this thread most
@@ -65,6 +72,15 @@ class RowFetcher {
         const char* row;
         std::int64_t stride, rows;
     };
+
+    // Each operand has `rows` rows a head.
+    void add(std::initializer_list<const Operand*> operands, std::int64_t rows) {
+        for (const Operand* operand : operands) {
+            operands_[count_] = operand;
+            rows_[count_++] = rows;
+            bytes_ += rows * problem_.channels * element_bytes_;
+        }
+    }
 
     static constexpr int kMaxOperands = 7;
     static constexpr std::int64_t kLargestHead = std::int64_t{384} << 10;

@@ -65,6 +65,35 @@ def test_what_is_written_is_what_is_returned(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["attention.png", "prediction.json"]
 
 
+def test_the_figure_shows_each_branch_what_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fig 9: with swapped modalities the lower branch's maps lie over the CEUS clip."""
+    drawn: list[Any] = []
+
+    def keep(path: Path, lower: Any, upper: Any, *_: Any, names: Any, **__: Any) -> None:
+        drawn.append((lower, upper, names))
+        Path(path).write_bytes(b"")
+
+    monkeypatch.setattr("asycmst.analysis.predict.attention_figure", keep)
+    bus, ceus = write_clip(tmp_path, "b.npy"), write_clip(tmp_path, "c.npy", seed=1)
+    frames = {name: load_clip(path, 8, 64).frames for name, path in (("BUS", bus), ("CEUS", ceus))}
+    for lower, upper in (("bus", "ceus"), ("ceus", "bus"), ("ceus", "ceus")):
+        checkpoint = write_checkpoint(tmp_path, lower=lower, upper=upper)
+        predict(checkpoint, bus, ceus, tmp_path / "out")
+        *clips, names = drawn.pop()
+        assert names == (lower.upper(), upper.upper())
+        assert all(np.array_equal(x, frames[n]) for x, n in zip(clips, names, strict=True))
+
+
+def test_a_model_of_oblong_frames_reads_clips_as_it_needs_them(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, image_size=(32, 48))
+    bus, ceus = write_clip(tmp_path, "b.npy"), write_clip(tmp_path, "c.npy", seed=1)
+    found = predict(checkpoint, bus, ceus, tmp_path / "out")
+    assert 0 < found.probability_malignant < 1
+    assert (tmp_path / "out" / "attention.png").is_file()
+
+
 def test_a_real_dicom_as_both_clips_is_a_plumbing_check(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path)
     with pytest.warns(UserWarning, match="region beyond") as given:

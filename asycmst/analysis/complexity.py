@@ -1,7 +1,7 @@
 """What a model costs: parameters, arithmetic, attention pairs and memory, part by part.
 
 Nothing is computed: the model runs on PyTorch's meta device, where tensors have a size and no
-values, so the table of the paper's model takes about a second.
+values, so the table of the paper's model takes a few seconds.
 """
 
 import math

@@ -143,18 +143,20 @@ def attention_figure(
     *,
     title: str,
     frame_scores: ArrayLike | None = None,
+    names: tuple[str, str] = ("BUS", "CEUS"),
 ) -> None:
     """Draw what a model saw in one pair of clips: frames, Grad-CAM++ and attention.
 
     Args:
         path: the PNG file to write.
-        bus: uint8, shape (T, H, W) or (T, H, W, 3).
-        ceus: uint8, as `bus`.
+        bus: what the lower branch saw, uint8, shape (T, H, W) or (T, H, W, 3).
+        ceus: what the upper branch saw, as `bus`.
         cam: the maps of this one clip, shape (T, H, W) or (1, T, H, W) each.
         attention: the cross-attention of this one clip (first axis 1), or None for a model
             without an asymmetric one.
         title: a line above the figure.
-        frame_scores: shape (T,), the scores of the CEUS frames (Eq 2), or None.
+        frame_scores: shape (T,), the scores of the sorted frames (Eq 2), or None.
+        names: what to call the two clips.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -164,13 +166,14 @@ def attention_figure(
     relevance = _cam_of_one_clip(cam)
     _check_shapes(bus, ceus, relevance, np.arange(len(bus)), {})
     rows: list[tuple[str, Array, Array | None]] = [
-        ("BUS", bus, None),
-        ("BUS\nGrad-CAM++", bus, relevance[0]),
-        ("CEUS", ceus, None),
-        ("CEUS\nGrad-CAM++", ceus, relevance[1]),
+        (names[0], bus, None),
+        (f"{names[0]}\nGrad-CAM++", bus, relevance[0]),
+        (names[1], ceus, None),
+        (f"{names[1]}\nGrad-CAM++", ceus, relevance[1]),
     ]
     if attention is not None:
-        rows.append(("Where CEUS\nlooks in BUS", bus, _where(attention, bus.shape[1:3])))
+        where = f"Where {names[1]}\nlooks in {names[0]}"
+        rows.append((where, bus, _where(attention, bus.shape[1:3])))
     width, height = 1.7 * len(_key_frames(len(bus))) + 0.4, 1.7 * len(rows) + 1.2
     plots = (attention is not None) + (frame_scores is not None)
     figure = _new_figure(width + 4.6 * (plots > 0), height)
@@ -179,7 +182,7 @@ def attention_figure(
         left, right = figure.subfigures(1, 2, width_ratios=[width, 4.6])
         places = iter(right.subplots(plots, 1, squeeze=False)[:, 0])
         if attention is not None:
-            _when_map(right, next(places), attention)
+            _when_map(right, next(places), attention, names)
         if frame_scores is not None:
             _score_curve(next(places), np.asarray(frame_scores, dtype=np.float64))
     labels = [f"frame {number} of {len(bus)}" for number in range(1, len(bus) + 1)]
@@ -292,7 +295,7 @@ def _relevance_bar(figure: Any, label: str) -> None:
 def _score_curve(axes: Any, scores: Array) -> None:
     axes.plot(np.arange(1, len(scores) + 1), scores, "o-", color=_COLOURS[0])
     axes.set(
-        xlabel="CEUS frame",
+        xlabel="Frame",
         ylabel="Frame score (no unit)",
         title="Frame self-sorting: later is higher",
     )
@@ -330,12 +333,19 @@ def _where(attention: CrossAttentionMaps, size: tuple[int, ...]) -> Array:
     return result
 
 
-def _when_map(figure: Any, axes: Any, attention: CrossAttentionMaps) -> None:
+def _when_map(
+    figure: Any, axes: Any, attention: CrossAttentionMaps, names: tuple[str, str]
+) -> None:
+    lower, upper = names
     weights = attention.when[0].detach().cpu().numpy()
     frames = len(weights)
     edges = (0.5, frames + 0.5, frames + 0.5, 0.5)
     picture = axes.imshow(weights, cmap="cividis", vmin=0, extent=edges, interpolation="nearest")
-    axes.set(xlabel="CEUS frame looked at", ylabel="BUS frame", title="When BUS looks in CEUS")
+    axes.set(
+        xlabel=f"{upper} frame looked at",
+        ylabel=f"{lower} frame",
+        title=f"When {lower} looks in {upper}",
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
     figure.colorbar(picture, ax=axes, label="Attention weight", shrink=0.9)

@@ -30,7 +30,7 @@ class Prediction:
 
     Attributes:
         probability_malignant: the model's probability of malignancy, in [0, 1].
-        frame_scores: T scores of the CEUS frames (Eq 2), later ones higher where the model
+        frame_scores: T scores of the sorted frames (Eq 2), later ones higher where the model
             recognises their order; None where the model has no frame self-sorting.
         mask_area_fraction: T shares of the BUS frame that the model marks as nodule, in [0, 1];
             None where the model has no segmentation.
@@ -174,6 +174,8 @@ def _write(
     ceus: Clip,
     tensors: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
+    clips = {"bus": bus, "ceus": ceus}
+    lower, upper = model.config.lower, model.config.upper
     cam = gradcam_plus_plus(model, *tensors)
     attention = cross_attention_maps(model, *tensors) if has_cross_attention_maps(model) else None
     probability = f"Probability of malignancy {prediction.probability_malignant:.2f}"
@@ -188,12 +190,13 @@ def _write(
             text.write_text(prediction.to_json() + "\n", encoding="utf-8")
             attention_figure(
                 picture,
-                bus.frames,
-                ceus.frames,
+                clips[lower].frames,
+                clips[upper].frames,
                 cam,
                 attention,
                 title=title,
                 frame_scores=prediction.frame_scores,
+                names=(lower.upper(), upper.upper()),
             )
     except BaseException:
         for folder in missing:

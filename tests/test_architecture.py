@@ -33,9 +33,10 @@ MODEL = [
     {"training"},
     {"analysis"},
     {"experiments"},
+    {"commands"},
     {"cli"},
 ]
-FOLDERS = {"_triton", "data", "training", "analysis", "experiments"}
+FOLDERS = {"_triton", "data", "training", "analysis", "experiments", "commands"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -218,7 +218,33 @@ def batch_of(frames: torch.Tensor) -> Item:
     """Every channel, modality and the mask show the same picture."""
     clip = frames[:, None].expand(-1, 3, -1, -1, -1)
     label = torch.zeros(len(frames), dtype=torch.int64)
-    return Item(bus=clip, ceus=clip, mask=frames > 0, label=label, id="")
+    valid = torch.ones(frames.shape[:2], dtype=torch.bool)
+    return Item(bus=clip, ceus=clip, mask=frames > 0, mask_valid=valid, label=label, id="")
+
+
+def test_frames_without_a_mask_take_no_part(
+    train: PhantomDataset, validation: PhantomDataset
+) -> None:
+    """Eq 5 runs over annotated frames; unannotated ones leave loss and weights alone."""
+
+    class Spoiled(torch.utils.data.Dataset[Item]):
+        def __len__(self) -> int:
+            return len(train)
+
+        def __getitem__(self, index: int) -> Item:
+            item = train[index]
+            item["mask_valid"][1] = False
+            item["mask"][1] = spoil[index]
+            return item
+
+    weights, losses = [], []
+    for value in (False, True):
+        spoil = torch.full((len(train), 32, 32), value)
+        fitted = run(Spoiled(), Spoiled(), epochs=1)  # type: ignore[arg-type]
+        weights.append(fitted.model.state_dict())
+        losses.append(fitted.validation_loss)
+    assert losses[0] == losses[1]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
 def test_both_modalities_all_frames_and_the_mask_move_alike() -> None:

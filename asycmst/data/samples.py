@@ -16,7 +16,8 @@ class Item(TypedDict):
     Attributes:
         bus: float32 (3, T, H, W) in [0, 1], the grey clip repeated over three channels.
         ceus: float32 (3, T, H, W) in [0, 1].
-        mask: bool (T, H, W), the nodule in BUS coordinates.
+        mask: bool (T, H, W), the nodule in BUS coordinates; False where no frame is annotated.
+        mask_valid: bool (T,), True where a frame is annotated.
         label: int64 (), 1 = malignant.
         id: names the sample across runs: domain, seed and index.
     """
@@ -24,6 +25,7 @@ class Item(TypedDict):
     bus: torch.Tensor
     ceus: torch.Tensor
     mask: torch.Tensor
+    mask_valid: torch.Tensor
     label: torch.Tensor
     id: str
 
@@ -60,6 +62,7 @@ class PhantomDataset(Dataset[Item]):
             bus=bus.contiguous(),
             ceus=_to_float(sample.ceus).permute(3, 0, 1, 2).contiguous(),
             mask=torch.tensor(sample.mask),
+            mask_valid=torch.ones(len(sample.mask), dtype=torch.bool),
             label=torch.tensor(sample.label, dtype=torch.int64),
             id=f"{self.config.domain}-{self.seed}-{index}",
         )

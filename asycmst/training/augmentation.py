@@ -48,7 +48,14 @@ class Augmentation:
             for bus, ceus, mask in zip(batch["bus"], batch["ceus"], batch["mask"], strict=True)
         ]
         bus, ceus, mask = (torch.stack(parts) for parts in zip(*clips, strict=True))
-        return Item(bus=bus, ceus=ceus, mask=mask, label=batch["label"], id=batch["id"])
+        return Item(
+            bus=bus,
+            ceus=ceus,
+            mask=mask,
+            mask_valid=batch["mask_valid"],
+            label=batch["label"],
+            id=batch["id"],
+        )
 
     def _augment(
         self, bus: torch.Tensor, ceus: torch.Tensor, mask: torch.Tensor

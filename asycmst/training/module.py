@@ -19,7 +19,11 @@ class LossFunction(Protocol):
     """What a run minimises; AsyCMSTLoss is one."""
 
     def __call__(
-        self, output: AsyCMSTOutput, label: torch.Tensor, mask: torch.Tensor | None = None
+        self,
+        output: AsyCMSTOutput,
+        label: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        mask_valid: torch.Tensor | None = None,
     ) -> AsyCMSTLosses: ...
 
 
@@ -85,7 +89,10 @@ class DiagnosisModule(LightningModule):  # type: ignore[misc]  # Lightning is un
         if self.recipe.augmentation is not None:
             batch = self.recipe.augmentation(batch)
         losses: AsyCMSTLosses = self.loss(
-            self.model(batch["bus"], batch["ceus"]), batch["label"], batch["mask"]
+            self.model(batch["bus"], batch["ceus"]),
+            batch["label"],
+            batch["mask"],
+            batch["mask_valid"],
         )
         self._losses = (
             float(losses.total.detach()),
@@ -102,7 +109,7 @@ class DiagnosisModule(LightningModule):  # type: ignore[misc]  # Lightning is un
         output: AsyCMSTOutput = self.model(batch["bus"], batch["ceus"])
         label = batch["label"]
         self.validation_loss.update(
-            self.loss(output, label, batch["mask"]).total, weight=len(label)
+            self.loss(output, label, batch["mask"], batch["mask_valid"]).total, weight=len(label)
         )
         self.validation_auc.update(output.logits.softmax(dim=1)[:, 1], label)
 

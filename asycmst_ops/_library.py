@@ -28,8 +28,8 @@ for _schema in (
     f"acmst_qkvpacked(Tensor qkv_bus, Tensor qkv_ceus, {_MASKS}) -> (Tensor, Tensor)",
     "acmst_qkvpacked_backward(Tensor grad_bus, Tensor grad_ceus, Tensor qkv_bus, Tensor qkv_ceus,"
     f" {_MASKS}) -> (Tensor, Tensor)",
-    "fss_ranking(Tensor scores, Tensor? lengths, float clamp) -> (Tensor, Tensor)",
-    "fss_ranking_backward(Tensor grad_rows, Tensor scores, Tensor slopes) -> Tensor",
+    "fss_ranking(Tensor scores, Tensor? lengths, float clamp, str reduction) -> (Tensor, Tensor)",
+    "fss_ranking_backward(Tensor grad, Tensor scores, Tensor slopes) -> Tensor",
 ):
     _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout))
 
@@ -120,11 +120,17 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
         fill_acmst(_crossed(*grads), (g_bus, g_ceus, *_crossed(bus, ceus), *rest))
         return grads
 
-    def run_ranking(scores: Tensor, lengths: Tensor | None, clamp: float) -> tuple[Tensor, Tensor]:
-        loss, slopes = _ranking_outputs(scores)
+    def run_ranking(
+        scores: Tensor, lengths: Tensor | None, clamp: float, reduction: str
+    ) -> tuple[Tensor, Tensor]:
+        rows, slopes = _ranking_rows(scores)
         if scores.shape[0]:
-            family().fss_ranking(loss, slopes, scores, lengths, clamp)
-        return loss, slopes
+            family().fss_ranking(rows, slopes, scores, lengths, clamp)
+        if reduction == "none":
+            return rows, slopes
+        if reduction == "mean" and scores.shape[0]:
+            return rows.mean(), slopes.div_(scores.shape[0])
+        return rows.sum(), slopes  # the mean over no row is taken to be 0
 
     for name, kernel in (
         ("axial", run_axial),
@@ -145,8 +151,8 @@ def _crossed(bus: Tensor, ceus: Tensor) -> tuple[Tensor, ...]:
     return q_bus, k_ceus, v_ceus, q_ceus, k_bus, v_bus
 
 
-def _ranking_outputs(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss (B,) and slopes (B, T): float32, or float64 for float64 scores."""
+def _ranking_rows(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of each row (B,) and slopes (B, T): float32, or float64 for float64 scores."""
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     return (
         torch.empty(scores.shape[:1], dtype=dtype, device=scores.device),
@@ -154,8 +160,16 @@ def _ranking_outputs(scores: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _chain_ranking(grad_rows: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:
-    return (grad_rows[:, None] * slopes).to(scores.dtype)
+def _fake_ranking(
+    scores: Tensor, lengths: Tensor | None, clamp: float, reduction: str
+) -> tuple[Tensor, Tensor]:
+    rows, slopes = _ranking_rows(scores)
+    return rows if reduction == "none" else rows.new_empty(()), slopes
+
+
+def _chain_ranking(grad: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:
+    """`grad` is (B,), or () for a loss that the forward has reduced."""
+    return (slopes * (grad[:, None] if grad.dim() else grad)).to(scores.dtype)
 
 
 _said_missing = False
@@ -193,7 +207,7 @@ for _name, _fake in (
         "acmst_qkvpacked_backward",
         lambda grad_bus, grad_ceus, bus, ceus, *_: (_empty(bus), _empty(ceus)),
     ),
-    ("fss_ranking", lambda scores, *_: _ranking_outputs(scores)),
+    ("fss_ranking", _fake_ranking),
     ("fss_ranking_backward", _chain_ranking),
 ):
     torch.library.register_fake(f"asycmst::{_name}", _fake, lib=_LIBRARY)
@@ -215,11 +229,17 @@ class _FirstOrder(torch.autograd.Function):
         )
 
 
-def register_autograd(op: Any, backward_op: Any, function: type[torch.autograd.Function]) -> None:
+def register_autograd(
+    op: Any, backward_op: Any, function: type[torch.autograd.Function]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Make `function` the derivative of `op`, and `backward_op` first order only.
 
     `function.forward(ctx, *args)` takes the operator's arguments and calls the operator below
     autograd; without a tensor that requires a gradient the operator is called directly.
+
+    Returns:
+        `op` and `backward_op` to call from Python: in eager mode they save one round through the
+        dispatcher, which costs as much as a small kernel.
     """
 
     def differentiable(args: Sequence[Any]) -> bool:
@@ -239,8 +259,15 @@ def register_autograd(op: Any, backward_op: Any, function: type[torch.autograd.F
         with torch._C._AutoDispatchBelowAutograd():
             return backward_op(*args)
 
+    def call(*args: Any) -> Any:
+        return op(*args) if torch.compiler.is_compiling() else run(*args)
+
+    def call_backward(*args: Any) -> Any:
+        return backward_op(*args) if torch.compiler.is_compiling() else run_backward(*args)
+
     _LIBRARY.impl(op._schema.name.split("::")[1], run, "Autograd")
     _LIBRARY.impl(backward_op._schema.name.split("::")[1], run_backward, "Autograd")
+    return call, call_backward
 
 
 _flops.register_when_counting()

@@ -50,7 +50,7 @@ def acmst_attention(
             not finite.
     """
     grids = (q_bus, k_ceus, v_ceus, q_ceus, k_bus, v_bus)
-    return _library.acmst(*check_joint(grids, scale, bus_mask, ceus_mask))  # type: ignore[no-any-return]
+    return _acmst(*check_joint(grids, scale, bus_mask, ceus_mask))  # type: ignore[no-any-return]
 
 
 def acmst_attention_qkvpacked(
@@ -82,7 +82,7 @@ def acmst_attention_qkvpacked(
     factor = check_scale(scale, bus.shape[-1])
     bus_keys = check_mask("bus_mask", bus_mask, bus)
     ceus_keys = check_mask("ceus_mask", ceus_mask, ceus)
-    return _library.acmst_qkvpacked(bus, ceus, bus_keys, ceus_keys, factor)  # type: ignore[no-any-return]
+    return _acmst_qkvpacked(bus, ceus, bus_keys, ceus_keys, factor)  # type: ignore[no-any-return]
 
 
 class _Acmst(torch.autograd.Function):
@@ -97,7 +97,7 @@ class _Acmst(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        found = _library.acmst_backward(*grads, *ctx.saved_tensors, ctx.scale)
+        found = _acmst_backward(*grads, *ctx.saved_tensors, ctx.scale)
         return (*found, None, None, None)
 
 
@@ -113,11 +113,13 @@ class _AcmstPacked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        found = _library.acmst_qkvpacked_backward(*grads, *ctx.saved_tensors, ctx.scale)
+        found = _acmst_qkvpacked_backward(*grads, *ctx.saved_tensors, ctx.scale)
         return (*found, None, None, None)
 
 
-_library.register_autograd(_library.acmst, _library.acmst_backward, _Acmst)
-_library.register_autograd(
+_acmst, _acmst_backward = _library.register_autograd(
+    _library.acmst, _library.acmst_backward, _Acmst
+)
+_acmst_qkvpacked, _acmst_qkvpacked_backward = _library.register_autograd(
     _library.acmst_qkvpacked, _library.acmst_qkvpacked_backward, _AcmstPacked
 )

@@ -55,7 +55,7 @@ def axial_attention(
     check_grids({"q": q, "k": k, "v": v})
     check_axial_shapes(q, k, v, dim, axis)
     factor = check_scale(scale, q.shape[-1])
-    return _library.axial(q, k, v, check_mask("key_mask", key_mask, k), dim, factor)  # type: ignore[no-any-return]
+    return _axial(q, k, v, check_mask("key_mask", key_mask, k), dim, factor)  # type: ignore[no-any-return]
 
 
 def attention_weights(
@@ -102,8 +102,10 @@ class _Axial(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _library.axial_backward(grad, *ctx.saved_tensors, ctx.dim, ctx.scale)
+        grads = _axial_backward(grad, *ctx.saved_tensors, ctx.dim, ctx.scale)
         return (*grads, None, None, None)
 
 
-_library.register_autograd(_library.axial, _library.axial_backward, _Axial)
+_axial, _axial_backward = _library.register_autograd(
+    _library.axial, _library.axial_backward, _Axial
+)

@@ -45,11 +45,8 @@ def fss_ranking_loss(
         raise ValueError(f'reduction is {reduction!r}; pass "none", "mean" or "sum"')
     if lengths is not None:
         lengths = _check_lengths(lengths, scores)
-    rows: Tensor = _library.fss_ranking(scores, lengths, float(clamp))[0]
-    if reduction == "none":
-        return rows
-    # The mean over no row is taken to be 0.
-    return rows.mean() if reduction == "mean" and scores.shape[0] else rows.sum()
+    loss: Tensor = _fss_ranking(scores, lengths, float(clamp), reduction)[0]
+    return loss
 
 
 def _check_lengths(lengths: Tensor, scores: Tensor) -> Tensor:
@@ -73,16 +70,20 @@ class _Ranking(torch.autograd.Function):
     """The forward computes the slopes with the loss, so the backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, lengths: Tensor | None, clamp: float) -> Any:
+    def forward(
+        ctx: Any, scores: Tensor, lengths: Tensor | None, clamp: float, reduction: str
+    ) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            rows, slopes = _library.fss_ranking(scores, lengths, clamp)
+            loss, slopes = _library.fss_ranking(scores, lengths, clamp, reduction)
         ctx.save_for_backward(scores, slopes)
         ctx.mark_non_differentiable(slopes)
-        return rows, slopes
+        return loss, slopes
 
     @staticmethod
-    def backward(ctx: Any, grad_rows: Tensor, _: Tensor) -> Any:
-        return _library.fss_ranking_backward(grad_rows, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
+        return _fss_ranking_backward(grad, *ctx.saved_tensors), None, None, None
 
 
-_library.register_autograd(_library.fss_ranking, _library.fss_ranking_backward, _Ranking)
+_fss_ranking, _fss_ranking_backward = _library.register_autograd(
+    _library.fss_ranking, _library.fss_ranking_backward, _Ranking
+)

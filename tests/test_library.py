@@ -43,8 +43,10 @@ def test_opcheck_packed_and_ranking(needs_grad: bool, device: str) -> None:
     opcheck(OPS.acmst_qkvpacked.default, (*packed, mask, mask, 0.5))
     scores = torch.randn(3, 5, device=device, requires_grad=needs_grad)
     lengths = torch.tensor([5, 0, 2], device=device)
-    opcheck(OPS.fss_ranking.default, (scores, lengths, 0.9))
-    opcheck(OPS.fss_ranking_backward.default, (scores.detach()[:, 0], *[scores.detach()] * 2))
+    for reduction in ("none", "mean", "sum"):
+        opcheck(OPS.fss_ranking.default, (scores, lengths, 0.9, reduction))
+    for grad in (scores.detach()[:, 0], scores.detach()[0, 0]):
+        opcheck(OPS.fss_ranking_backward.default, (grad, *[scores.detach()] * 2))
 
 
 def everything(bus: torch.Tensor, ceus: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 import asycmst_ops
+from asycmst.analysis.predict_dataset import predict_dataset
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
@@ -23,7 +24,7 @@ from asycmst.experiments.machine import thread_plan
 from asycmst.experiments.ops_check import Shape, check_ops, sdpa_attention
 from asycmst.experiments.registration import run_registration
 from asycmst.experiments.results_folder import staged_results
-from asycmst.experiments.study import Outcome, Run, Sizes, build_model, predict_dataset, split_seed
+from asycmst.experiments.study import Outcome, Run, Sizes, build_model, split_seed
 from asycmst.training.checkpoint import load_checkpoint
 from asycmst.training.recipe import Recipe
 

@@ -82,6 +82,35 @@ def bootstrap_auc_ci(
     return float(low), float(high)
 
 
+def weighted_auc(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """AUC of each resample by the rank statistic.
+
+    Ordered by score, a malignant case beats every benign one below it and halves with those of
+    equal score.
+
+    Args:
+        labels: shape (n,), 0 or 1.
+        scores: shape (n,).
+        counts: shape (R, n), how often each resample drew each case.
+
+    Returns:
+        Shape (R,), NaN where a resample lacks a class.
+    """
+    order = np.argsort(scores, kind="stable")
+    malignant = labels[order] == 1
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
+    drawn = counts[:, order]
+    positives = np.add.reduceat(drawn * malignant, starts, axis=1).astype(np.float64)
+    negatives = np.add.reduceat(drawn * ~malignant, starts, axis=1).astype(np.float64)
+    below = np.cumsum(negatives, axis=1) - negatives
+    wins = (positives * (below + negatives / 2)).sum(axis=1)
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    areas: NDArray[np.float64] = np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)
+    return areas
+
+
 def classification_metrics(labels: Values, probabilities: Values) -> dict[str, float]:
     """Accuracy, recall, precision, F1 and AUC of malignant against benign.
 
@@ -182,24 +211,12 @@ def _resampled_areas(
     resamples: int,
     generator: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """AUC of each resample by the rank statistic, NaN where one class is missing.
-
-    A resample is the number of times it drew each case. Ordered by score, a malignant case beats
-    every benign one below it and halves with those of equal score.
-    """
-    order = np.argsort(values, kind="stable")
-    malignant = truth[order] == 1
-    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf) > 0)
+    """AUC of each resample, NaN where one class is missing."""
     size = truth.size
     areas = np.empty(resamples)
     rows = max(1, _BLOCK // size)
     for begin in range(0, resamples, rows):
         count = min(rows, resamples - begin)
-        drawn = generator.multinomial(size, np.full(size, 1 / size), size=count)[:, order]
-        positives = np.add.reduceat(drawn * malignant, starts, axis=1).astype(np.float64)
-        negatives = np.add.reduceat(drawn * ~malignant, starts, axis=1).astype(np.float64)
-        below = np.cumsum(negatives, axis=1) - negatives
-        wins = (positives * (below + negatives / 2)).sum(axis=1)
-        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        areas[begin : begin + count] = np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)
+        drawn = generator.multinomial(size, np.full(size, 1 / size), size=count)
+        areas[begin : begin + count] = weighted_auc(truth, values, drawn)
     return areas

@@ -240,8 +240,10 @@ def _write_predictions(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["model", "id", "label", "probability_malignant", "dice"])
         for outcome in outcomes:
-            for row in zip(*outcome.test, strict=True):
-                name, label, probability, overlap = row
+            test = outcome.test
+            for name, label, probability, overlap in zip(
+                test.ids, test.labels, test.probabilities, test.dice, strict=True
+            ):
                 writer.writerow(
                     [outcome.design, name, label, f"{probability:.6f}", f"{overlap:.4f}"]
                 )

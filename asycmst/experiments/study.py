@@ -6,14 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-from torch import nn
-from torch.utils.data import DataLoader
-
-from asycmst.analysis.metrics import dice
+from asycmst.analysis.predict_dataset import Predictions, predict_dataset
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
-from asycmst.data.samples import Item, PhantomDataset
+from asycmst.data.samples import PhantomDataset
 from asycmst.experiments.baselines import EarlyFusion, parameter_count
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
@@ -62,15 +58,6 @@ class Run:
     recipe: Recipe
     seed: int
     checkpoint: Path | None = None
-
-
-class Predictions(NamedTuple):
-    """What a model says about a dataset, sample by sample."""
-
-    ids: list[str]
-    labels: list[int]
-    probabilities: list[float]
-    dice: list[float]
 
 
 class Outcome(NamedTuple):
@@ -159,26 +146,3 @@ def execute(run: Run, send: Send) -> Outcome:
         total_seconds=time.perf_counter() - start,
         test=predictions,
     )
-
-
-@torch.no_grad()
-def predict_dataset(model: nn.Module, dataset: PhantomDataset, batch: int = 16) -> Predictions:
-    """Run a model in evaluation mode over a dataset in order.
-
-    Returns:
-        Ids, labels, malignant probabilities, and the Dice overlap of each sample: the predicted
-        nodule at probability 1/2 against the drawn one, over all frames together.
-    """
-    model.eval()
-    result = Predictions([], [], [], [])
-    loader: DataLoader[Item] = DataLoader(dataset, batch)
-    for items in loader:
-        output = model(items["bus"], items["ceus"])
-        result.ids.extend(items["id"])
-        result.labels.extend(items["label"].tolist())
-        result.probabilities.extend(output.logits.softmax(dim=1)[:, 1].tolist())
-        found = output.mask_logits > 0
-        result.dice.extend(
-            float(dice(one, truth)) for one, truth in zip(found, items["mask"], strict=True)
-        )
-    return result

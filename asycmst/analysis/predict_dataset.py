@@ -1,0 +1,95 @@
+"""What a model says about a dataset, case by case."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from asycmst.analysis.metrics import dice
+from asycmst.data.samples import Item
+
+
+class Predictions(NamedTuple):
+    """What a model says about a dataset, one entry of each list per case.
+
+    Attributes:
+        ids: names of the cases.
+        labels: 0 = benign, 1 = malignant.
+        probabilities: of malignancy, in [0, 1].
+        dice: overlap of the predicted nodule at probability 1/2 with the drawn one, over the
+            annotated frames together; NaN without an annotated frame or without segmentation.
+        frame_order: Kendall's tau of the frame scores against time, in [-1, 1], equal scores
+            counting as neither in nor out of order; NaN without frame self-sorting or for a
+            single frame.
+    """
+
+    ids: list[str]
+    labels: list[int]
+    probabilities: list[float]
+    dice: list[float]
+    frame_order: list[float]
+
+
+@torch.no_grad()
+def predict_dataset(
+    model: nn.Module,
+    dataset: Dataset[Item],
+    batch: int = 16,
+    report: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Run a model in evaluation mode over a dataset in order.
+
+    Args:
+        model: what takes (bus, ceus) and answers as `AsyCMST` does, on any device.
+        dataset: clips of one number of frames.
+        batch: cases at a time.
+        report: hears how many cases are done after each batch.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    result = Predictions([], [], [], [], [])
+    loader: DataLoader[Item] = DataLoader(dataset, batch)
+    for items in loader:
+        output = model(items["bus"].to(device), items["ceus"].to(device))
+        result.ids.extend(items["id"])
+        result.labels.extend(items["label"].tolist())
+        result.probabilities.extend(output.logits.softmax(dim=1)[:, 1].tolist())
+        result.dice.extend(_dice(output.mask_logits, items["mask"], items["mask_valid"]))
+        result.frame_order.extend(_frame_order(output.frame_scores, len(items["id"])))
+        if report is not None:
+            report(len(result.ids))
+    return result
+
+
+def kendall_tau(scores: Tensor) -> Tensor:
+    """Kendall's tau-a of each row against its index: the share of pairs in order less those not.
+
+    Args:
+        scores: shape (B, T).
+
+    Returns:
+        Shape (B,), float64; NaN for T = 1.
+    """
+    frames = scores.shape[1]
+    earlier, later = torch.triu_indices(frames, frames, offset=1)
+    return (scores[:, later] - scores[:, earlier]).sign().double().mean(dim=1)
+
+
+def _dice(logits: Tensor | None, truth: Tensor, annotated: Tensor) -> list[float]:
+    if logits is None:
+        return [math.nan] * len(truth)
+    found = logits.cpu() > 0
+    return [
+        float(dice(one[frames], mask[frames])) if frames.any() else math.nan
+        for one, mask, frames in zip(found, truth, annotated, strict=True)
+    ]
+
+
+def _frame_order(scores: Tensor | None, cases: int) -> list[float]:
+    if scores is None:
+        return [math.nan] * cases
+    order: list[float] = kendall_tau(scores.cpu()).tolist()
+    return order

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from asycmst import info
-from asycmst.commands import demo, experiment, predict
+from asycmst.commands import demo, evaluate, experiment, predict, split
 from asycmst.commands import info as info_command
 from asycmst.experiments.jobs import JobError
 
 # In the order of the help.
-_MODULES = (demo, predict, experiment, info_command)
+_MODULES = (demo, split, evaluate, predict, experiment, info_command)
 
 _EXAMPLES = """\
 examples:
   asycmst demo --out demo/                     train and test on a synthetic phantom
+  asycmst split cache/ --out splits/           who is trained on, watched and tested
+  asycmst evaluate --checkpoint run/best.ckpt --data cache/ --splits splits/ --out report/
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4
   asycmst experiment registration --out reg/   what misregistration costs each design
   asycmst info                                 versions, kernels, missing packages

@@ -1,0 +1,42 @@
+"""The data of a study as the commands are given them: a cache, or a manifest."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from asycmst.data.samples import Item
+    from asycmst.data.splits import MarkedCase
+
+
+def read_cases(data: Path) -> "Sequence[MarkedCase]":
+    """The cases of a cache of `asycmst prepare`, else of a manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: `data` is neither, or damaged.
+    """
+    from asycmst.data.cache import read_cache
+    from asycmst.data.manifest import read_manifest
+
+    if data.is_dir():
+        try:
+            return read_cache(data).cases
+        except FileNotFoundError:
+            pass  # the folder of the released data
+    return read_manifest(data)
+
+
+def open_cache(
+    folder: Path,
+) -> "tuple[Sequence[MarkedCase], Callable[[Sequence[str]], Dataset[Item]]]":
+    """The cases of a cache, and what opens the clips of some ids.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no finished cache in `folder`.
+    """
+    from asycmst.data.cache import read_cache
+    from asycmst.data.cached import CachedDataset
+
+    return read_cache(folder).cases, lambda ids: CachedDataset(folder, ids)

@@ -45,12 +45,20 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = command(script=script)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("demo", "predict", "experiment", "info", "examples:"):
+    for words in ("demo", "split", "evaluate", "predict", "experiment", "info", "examples:"):
         assert words in done.stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [("demo",), ("predict",), ("experiment",), ("experiment", "registration")]
+    "arguments",
+    [
+        ("demo",),
+        ("split",),
+        ("evaluate",),
+        ("predict",),
+        ("experiment",),
+        ("experiment", "registration"),
+    ],
 )
 def test_each_command_explains_itself(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
@@ -68,6 +76,9 @@ def test_each_command_explains_itself(
         (("demo", "--out", "{folder}/o", "--threads", "0"), "'0' is not a whole number of at"),
         (("demo", "--out", "{folder}/o", "--seed", "x"), "'x' is not a whole number of at least"),
         (("experiment", "registration", "--out", "o", "--seeds", "0"), "'0' is not a whole"),
+        (("split", "cache"), "required: --out"),
+        (("split", "c", "--out", "o", "--cover", "some"), "argument --cover: invalid choice"),
+        (("evaluate", "--out", "o"), "required: --checkpoint, --data"),
         (("demo", "--out", "{folder}/file"), "file is a file; give --out a folder"),
         (("demo", "--out", "{folder}"), "holds files that are not results of `asycmst demo`"),
         (

@@ -219,12 +219,13 @@ def _plain(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
 
 
+# Adding 0.0 turns a rounded -0.0 into 0.0.
 def _number(value: float | None, digits: int = 3) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
+    return _NONE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{100 * value:.1f}"
+    return _NONE if value is None else f"{round(100 * value, 1) + 0.0:.1f}"
 
 
 def _signed(value: float | None) -> str:

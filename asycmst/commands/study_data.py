@@ -17,15 +17,17 @@ def read_cases(data: Path) -> "Sequence[MarkedCase]":
     Raises:
         FileNotFoundError, ValueError: `data` is neither, or damaged.
     """
-    from asycmst.data.cache import read_cache
-    from asycmst.data.manifest import read_manifest
+    from asycmst.data.cache import read_cache  # type: ignore[import-not-found, unused-ignore]
+    from asycmst.data.manifest import read_manifest  # type: ignore[import-not-found, unused-ignore]
 
     if data.is_dir():
         try:
-            return read_cache(data).cases
+            cached: Sequence[MarkedCase] = read_cache(data).cases
+            return cached
         except FileNotFoundError:
             pass  # the folder of the released data
-    return read_manifest(data)
+    listed: Sequence[MarkedCase] = read_manifest(data)
+    return listed
 
 
 def open_cache(
@@ -36,7 +38,7 @@ def open_cache(
     Raises:
         FileNotFoundError, ValueError: there is no finished cache in `folder`.
     """
-    from asycmst.data.cache import read_cache
-    from asycmst.data.cached import CachedDataset
+    from asycmst.data.cache import read_cache  # type: ignore[import-not-found, unused-ignore]
+    from asycmst.data.cached import CachedDataset  # type: ignore[import-not-found, unused-ignore]
 
     return read_cache(folder).cases, lambda ids: CachedDataset(folder, ids)

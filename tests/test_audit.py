@@ -25,7 +25,9 @@ def python(*arguments: str, interpret: bool = False) -> "subprocess.CompletedPro
 
 def measure(script: str) -> Any:
     """What `print(json.dumps(...))` of a script says."""
-    done = python("-c", "import json\nfrom asycmst_ops import audit\n" + script)
+    done = python(
+        "-c", "import json, torch\nfrom asycmst_ops import audit, audit_cases\n" + script
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -40,7 +42,7 @@ def test_shipped_kernels_are_sound() -> None:
 
 
 def test_every_kernel_appears_once_per_configuration() -> None:
-    names = measure("print(json.dumps([c[:2] for c in audit.shipped_cases()]))")
+    names = measure("print(json.dumps([c[:2] for c in audit_cases.shipped_cases()]))")
     assert {kernel for kernel, _ in names} == {"forward", "backward", "ranking"}
     assert len(names) == len({tuple(name) for name in names})
 
@@ -54,13 +56,13 @@ def report(case):
 def launch(case, **changes):
     return case._replace(keywords={**case.keywords, **changes})
 
-good = audit.attention_case("forward", 49, 49, 64)
+good = audit_cases.attention_case("forward", 49, 49, 64)
 print(json.dumps({
     "good": report(good),
-    "starved": report(launch(audit.attention_case("backward", 49, 49, 64), num_warps=1)),
+    "starved": report(launch(audit_cases.attention_case("backward", 49, 49, 64), num_warps=1)),
     "unaligned": report(launch(good, UNIT=1)),
-    "no tensor cores": report(audit.attention_case(
-        "forward", 16, 16, 64, audit.torch.float32)._replace(products=True)),
+    "no tensor cores": report(audit_cases.attention_case(
+        "forward", 16, 16, 64, torch.float32)._replace(products=True)),
 }))
 """
     found = measure(script)
@@ -80,7 +82,7 @@ print(json.dumps({
 
 def test_a_bad_kernel_fails_the_command() -> None:
     script = """
-case = audit.attention_case("forward", 16, 16, 16)
+case = audit_cases.attention_case("forward", 16, 16, 16)
 case = case._replace(keywords={**case.keywords, "UNIT": 1})
 import contextlib, io
 with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -101,7 +103,8 @@ from asycmst_ops._triton import axial_kernels, ranking
 kernels = axial_kernels.forward_kernel, axial_kernels.backward_kernel, ranking.ranking_kernel
 loose = [p.name for k in kernels for p in k.params if not (p.is_constexpr or p.do_not_specialize)]
 narrow = []
-for case in (audit.attention_case("backward", 16, 16, 16, has_mask=True), audit.ranking_case(64)):
+masked = audit_cases.attention_case("backward", 16, 16, 16, has_mask=True)
+for case in (masked, audit_cases.ranking_case(64)):
     text = audit.compiled(case, 90).asm["ttir"]
     narrow += re.findall(r"arith.muli .*i32.*", text)
 print(json.dumps([loose, narrow]))

@@ -20,7 +20,8 @@ OPS = [
     {"strategies"},
     {"_info"},
     {"__init__"},
-    {"audit_cases"},
+    {"audit_cases", "audit_assembly"},
+    {"audit_limits"},
     {"testing", "audit"},
 ]
 MODEL = [

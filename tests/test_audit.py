@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
+
+TESTS = Path(__file__).parent
 
 
 def python(*arguments: str, interpret: bool = False) -> "subprocess.CompletedProcess[str]":
@@ -25,65 +28,83 @@ def python(*arguments: str, interpret: bool = False) -> "subprocess.CompletedPro
 
 def measure(script: str) -> Any:
     """What `print(json.dumps(...))` of a script says."""
-    done = python(
-        "-c", "import json, torch\nfrom asycmst_ops import audit, audit_cases\n" + script
-    )
+    heading = f"""
+import json, sys, torch
+sys.path.insert(0, {str(TESTS)!r})
+from asycmst_ops import audit, audit_cases
+
+def launch(case, **changes):
+    return case._replace(keywords={{**case.keywords, **changes}})
+
+def report(*subject):
+    r = audit.audit(*subject)
+    return {{"faults": r.faults(), "remarks": r.remarks(), **r.assembly._asdict()}}
+"""
+    done = python("-c", heading + script)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_shipped_kernels_are_sound() -> None:
-    done = python("-m", "asycmst_ops.audit", "--arch", "86", "90", "--only", "16x16 d=64 bf16")
+    done = python(
+        "-m",
+        "asycmst_ops.audit",
+        "--arch",
+        "86",
+        "90",
+        "--only",
+        "16x16 d=64 bf16",
+        "--processes",
+        "2",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     title, *rows, total = done.stdout.splitlines()
     assert title.split()[:3] == ["kernel", "shape", "arch"]
     assert len(rows) == 8 and all(row.endswith(" ok") for row in rows), done.stdout
-    assert total.startswith("8 of 8 kernels are sound")
+    assert total.startswith("8 of 8 kernels are sound; this says nothing about their speed")
 
 
 def test_every_kernel_appears_once_per_configuration() -> None:
     names = measure("print(json.dumps([c[:2] for c in audit_cases.shipped_cases()]))")
-    assert {kernel for kernel, _ in names} == {"forward", "backward", "ranking"}
+    assert {kernel for kernel, _ in names} >= {"forward", "backward", "ranking"}
     assert len(names) == len({tuple(name) for name in names})
 
 
 def test_bad_kernels_are_reported() -> None:
+    """Each of these has been tried for real and is why the shipped kernel is as it is."""
     script = """
-def report(case):
-    r = audit.audit(case, 86)
-    return {"faults": r.faults(), **r._asdict()}
-
-def launch(case, **changes):
-    return case._replace(keywords={**case.keywords, **changes})
-
+import bad_kernels
 good = audit_cases.attention_case("forward", 49, 49, 64)
+backward = audit_cases.attention_case("backward", 49, 49, 64)
+tf32 = audit_cases.attention_case("backward", 49, 49, 64, torch.float32, precision="tf32")
 print(json.dumps({
-    "good": report(good),
-    "starved": report(launch(audit_cases.attention_case("backward", 49, 49, 64), num_warps=1)),
-    "unaligned": report(launch(good, UNIT=1)),
+    "good": report(good, 86),
+    "query first": report(launch(backward, ATOMIC=False), 86, bad_kernels.query_first),
+    "atomics": report(launch(backward, ATOMIC=True), 90, bad_kernels.query_first),
+    "whole tf32": report(launch(tf32, BLOCK_D=64, num_warps=4), 80),
+    "starved": report(launch(backward, num_warps=1), 86),
+    "unaligned": report(launch(good, UNIT=1), 86),
     "no tensor cores": report(audit_cases.attention_case(
-        "forward", 16, 16, 64, torch.float32)._replace(products=True)),
+        "forward", 16, 16, 64, torch.float32)._replace(products=True), 86),
+    "no warpgroups": report(launch(good, num_warps=2), 90),
 }))
 """
     found = measure(script)
-    assert (
-        found["good"]["faults"] == []
-        and found["good"]["wide_accesses"] > 0
-        and found["good"]["matrix_instructions"] > 0
-    )
-    assert found["starved"]["spills"] > 0 and found["starved"]["registers"] == 255
-    assert any("spills" in fault for fault in found["starved"]["faults"])
-    assert (
-        found["unaligned"]["wide_accesses"] == 0
-        and "narrow accesses" in found["unaligned"]["faults"]
-    )
-    assert found["no tensor cores"]["faults"] == ["no tensor cores"]
+    faults = {name: "; ".join(each["faults"]) for name, each in found.items()}
+    assert faults["good"] == "" and found["good"]["warp_products"] > 0
+    assert "over 200 registers" in faults["query first"]
+    assert "atomics" in faults["atomics"] and found["atomics"]["atomics"] > 0
+    assert "registers" in faults["whole tf32"] and found["whole tf32"]["registers"] > 230
+    assert "spills" in faults["starved"] and found["starved"]["registers"] == 255
+    assert "narrow accesses" in faults["unaligned"]
+    assert 16 not in found["unaligned"]["access_bytes"]
+    assert faults["no tensor cores"] == "no tensor cores"
+    assert "no warpgroup products" in faults["no warpgroups"]
 
 
 def test_a_bad_kernel_fails_the_command() -> None:
     script = """
-case = audit_cases.attention_case("forward", 16, 16, 16)
-case = case._replace(keywords={**case.keywords, "UNIT": 1})
+case = launch(audit_cases.attention_case("forward", 16, 16, 16), UNIT=1)
 import contextlib, io
 with contextlib.redirect_stdout(io.StringIO()) as text:
     code = audit.main(["--arch", "86"], [case])
@@ -91,6 +112,35 @@ print(json.dumps([code, text.getvalue()]))
 """
     code, text = measure(script)
     assert code == 1 and "narrow accesses" in text and "0 of 1 kernels" in text
+
+
+def test_growth_over_the_recorded_instructions_is_a_fault(tmp_path: Path) -> None:
+    script = f"""
+import contextlib, io, triton
+from pathlib import Path
+record = Path({str(tmp_path / "counts.json")!r})
+case = audit_cases.attention_case("forward", 16, 16, 16)
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        code = audit.main(["--arch", "86", "--instructions", str(record), *arguments], [case])
+    return code, text.getvalue(), json.loads(record.read_text())
+
+found = [run("--record"), run()]
+counts = found[0][2][triton.__version__]
+counts["forward 16x16 d=16 bf16"]["86"] = int(counts["forward 16x16 d=16 bf16"]["86"] / 1.25)
+record.write_text(json.dumps({{triton.__version__: counts}}))
+found.append(run())
+# Counts of another version say nothing about this one, and are kept.
+record.write_text(json.dumps({{"0.0": counts}}))
+print(json.dumps([*found, run(), run("--record"), triton.__version__]))
+"""
+    made, same, grown, other, added, version = measure(script)
+    assert made[0] == 0 and made[2].keys() == {version}
+    assert same[0] == 0 and "1 of 1 instruction counts were compared" in same[1]
+    assert grown[0] == 1 and "over 1.2 x the recorded" in grown[1]
+    assert other[0] == 0 and "0 of 1 instruction counts were compared" in other[1]
+    assert added[0] == 0 and added[2].keys() == {"0.0", version}
 
 
 def test_what_selects_a_compiled_kernel_and_how_offsets_are_formed() -> None:
@@ -112,9 +162,18 @@ print(json.dumps([loose, narrow]))
     assert measure(script) == [[], []]
 
 
-def test_the_interpreter_and_unknown_rows_are_refused_in_one_line() -> None:
+def test_what_cannot_be_audited_is_refused_in_one_line() -> None:
     refused = python("-m", "asycmst_ops.audit", interpret=True)
     assert refused.returncode == 2 and refused.stdout == ""
     assert "TRITON_INTERPRET" in refused.stderr and refused.stderr.count("\n") == 1
-    nothing = python("-m", "asycmst_ops.audit", "--only", "d=7")
-    assert nothing.returncode == 2 and "d=7" in nothing.stderr
+    script = """
+import contextlib, io
+found = []
+for arguments in (["--only", "d=7"], ["--instructions", "nowhere.json"], ["--record"]):
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        found.append([audit.main(arguments), text.getvalue()])
+print(json.dumps(found))
+"""
+    found = measure(script)
+    for (code, text), word in zip(found, ("d=7", "nowhere.json", "--instructions"), strict=True):
+        assert code == 2 and word in text and text.count("\n") == 1

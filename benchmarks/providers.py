@@ -5,12 +5,21 @@ there is (four-dimensional views, no copy); "sdpa-copies" is what one commonly w
 """
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from asycmst_ops import acmst_attention, axial_attention, fss_ranking_loss, reference
+from asycmst_ops import (
+    acmst_attention,
+    axial_attention,
+    cross_modal_attention,
+    fss_ranking_loss,
+    reference,
+)
 
 Joint = Callable[..., tuple[Tensor, Tensor]]
 Axial = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -91,17 +100,94 @@ AXIAL: dict[str, dict[str, Axial]] = {
 }
 
 
-def _pair(time: Axial, space: Axial) -> Joint:
+def pair(time: Axial, space: Axial) -> Joint:
+    """Two single directions as one joint operator: of the first and of the last three inputs."""
     return lambda *x: (time(*x[:3]), space(*x[3:]))
 
 
 JOINT: dict[str, Joint] = {
     "ours": acmst_attention,
     "einsum": reference.acmst_attention,
-    "sdpa-views": _pair(sdpa_views_time, sdpa_views_space),
-    "sdpa-copies": _pair(sdpa_copies_time, sdpa_copies_space),
-    "released": _pair(released_time, released_space),
+    "sdpa-views": pair(sdpa_views_time, sdpa_views_space),
+    "sdpa-copies": pair(sdpa_copies_time, sdpa_copies_space),
+    "released": pair(released_time, released_space),
 }
+
+
+def sdpa_union(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The own column and the own frame in one softmax: SDPA over all tokens with a mask."""
+    frames, places = q.shape[1:3]
+    flat = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
+    allowed = _union_mask(frames, places, q.device)
+    out = F.scaled_dot_product_attention(*flat, attn_mask=allowed)
+    return out.transpose(1, 2).unflatten(1, (frames, places))
+
+
+@lru_cache(maxsize=8)
+def _union_mask(frames: int, places: int, device: torch.device) -> Tensor:
+    token = torch.arange(frames * places, device=device)
+    query, key = token[:, None], token[None, :]
+    return (query % places == key % places) | (query // places == key // places)
+
+
+SYMMETRIC: dict[str, Joint] = {
+    "ours": partial(cross_modal_attention, strategy="symmetric"),
+    "einsum": partial(reference.cross_modal_attention, strategy="symmetric"),
+    "sdpa-mask": pair(sdpa_union, sdpa_union),
+}
+
+
+SDPA_BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def by_backend(providers: dict[str, Callable[..., object]]) -> dict[str, Callable[..., object]]:
+    """Every "sdpa-..." provider once for each backend of SDPA; the others as they are."""
+    made: dict[str, Callable[..., object]] = {}
+    for name, function in providers.items():
+        if name.startswith("sdpa"):
+            for backend, kind in SDPA_BACKENDS.items():
+                made[f"{name}-{backend}"] = partial(_on_backend, kind, function)
+        else:
+            made[name] = function
+    return made
+
+
+def _on_backend(kind: SDPBackend, function: Callable[..., object], *inputs: Tensor) -> object:
+    with sdpa_kernel(kind):
+        return function(*inputs)
+
+
+def flex(support: str, *, attend: Callable[..., Tensor] = flex_attention) -> Axial:
+    """FlexAttention over all tokens with the mask of "time", "space" or "symmetric".
+
+    It is meant to be compiled: `attend` is then `compiled(flex_attention)`.
+    """
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        frames, places = q.shape[1:3]
+        flat = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
+        out = attend(*flat, block_mask=_flex_mask(support, frames, places, str(q.device)))
+        return out.transpose(1, 2).unflatten(1, (frames, places))
+
+    return run
+
+
+@lru_cache(maxsize=8)
+def _flex_mask(support: str, frames: int, places: int, device: str) -> BlockMask:
+    def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same_place = query % places == key % places
+        same_frame = query // places == key // places
+        if support == "symmetric":
+            return same_place | same_frame
+        return same_place if support == "time" else same_frame
+
+    tokens = frames * places
+    return create_block_mask(allowed, None, None, tokens, tokens, device=device)
 
 
 RANKING: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,6 +208,19 @@ def forward(function: Callable[..., object], inputs: list[Tensor]) -> Callable[[
     def run() -> object:
         with torch.no_grad():
             return function(*inputs)
+
+    return run
+
+
+def backward(
+    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grads: list[Tensor]
+) -> Callable[[], object]:
+    """The gradients alone, of a call made here and now."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    outputs = function(*leaves)
+
+    def run() -> object:
+        return torch.autograd.grad(outputs, leaves, grads, retain_graph=True)
 
     return run
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch._functorch.config as functorch_config
 from providers import AXIAL, JOINT, RANKING, SYMMETRIC, by_backend, compiled, flex, pair
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
@@ -95,7 +96,7 @@ def _functions(row: Row) -> dict[str, Callable[..., Any]]:
     # A function that is compiled for many shapes stops being compiled; and a backward pass that
     # is timed again and again must not give its buffers away.
     torch.compiler.reset()
-    torch._functorch.config.donated_buffer = False
+    functorch_config.donated_buffer = False
     attend = compiled(flex_attention)
     if row.op in AXIAL:
         flexible: Callable[..., Any] = flex(row.op, attend=attend)

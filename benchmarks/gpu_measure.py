@@ -64,6 +64,9 @@ def run(
     The forward and the backward row of one problem share its inputs, gate and compiled code.
     Emits {"begin": key} before a row, then {"row": key, ...} with its result or its "error";
     {"dropped": key} for one that would have ended too late.
+
+    Raises:
+        Exception: The device no longer answers; the row has been emitted.
     """
     last: tuple[Row, Problem, dict[str, str]] | None = None
     for row in todo:
@@ -85,6 +88,11 @@ def run(
             result |= {**found, "failed": wrong | found["failed"]}
         except Exception as error:  # the other rows can still be measured
             result["error"] = first_line(error)
+        try:
+            timer.wait()
+        except Exception as error:  # the device is lost to this process: another one goes on
+            emit({**result, "error": first_line(error)})
+            raise
         emit(result)
         budget.learn(row.peers, clock() - start)
 

@@ -209,6 +209,7 @@ def _untimed(result: dict[str, Any]) -> list[str]:
         lines += [f"- {row['row']}, {n}: {why}" for n, why in row.get("failed", {}).items()]
         if row.get("ungraphed"):
             lines.append(f"- {row['row']}: without a graph {', '.join(row['ungraphed'])}")
+    lines += [f"- {key}: lost with the process that measured it" for key in result["lost"]]
     return lines + [f"- {key}: dropped, the time was up" for key in result["dropped"]]
 
 

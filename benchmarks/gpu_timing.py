@@ -145,13 +145,14 @@ def measure(row: Row, given: Problem, timer: Timer, seconds: float) -> dict[str,
         -> why it could not be timed; "ungraphed": those timed without a graph.
     """
     sets = sets_needed(row.traffic(), timer.l2_bytes)
-    copies = [given] + [
-        Problem({}, [x.clone() for x in given.inputs], [x.clone() for x in given.grads])
-        for _ in range(sets - 1)
-    ]
     failed, ungraphed, runs, host = {}, [], {}, {}
     single = None
+    timer.wait()
     with timer.stream():
+        copies = [given] + [
+            Problem({}, [x.clone() for x in given.inputs], [x.clone() for x in given.grads])
+            for _ in range(sets - 1)
+        ]
         for name, function in given.functions.items():
             try:
                 calls = [_call(row.mode, function, x.inputs, x.grads) for x in copies]

@@ -40,12 +40,19 @@ def test_ctas_of_a_multiprocessor(
 
 
 @pytest.mark.parametrize(
-    ("kernel", "length", "of_a_warp"),
-    # 16 x 16 x 64 is 8 instructions of 16 x 8 x 16; two products forward, five backward.
-    [("forward", 16, 16), ("backward", 16, 40), ("forward", 49, 64), ("backward", 49, 160)],
+    ("kernel", "length", "d", "of_a_warp"),
+    # 16 x 16 x 64 is 8 instructions of 16 x 8 x 16; two products forward, five backward. The two
+    # pieces of 16 x 16 x 128 are too few for four warps: each does one of them, 8 deep.
+    [
+        ("forward", 16, 64, 16),
+        ("backward", 16, 64, 40),
+        ("forward", 16, 128, 12),
+        ("forward", 49, 64, 64),
+        ("backward", 49, 64, 160),
+    ],
 )
-def test_products_that_the_tiles_need(kernel: str, length: int, of_a_warp: int) -> None:
-    case = audit_cases.attention_case(kernel, length, length, 64)
+def test_products_that_the_tiles_need(kernel: str, length: int, d: int, of_a_warp: int) -> None:
+    case = audit_cases.attention_case(kernel, length, length, d)
     found = audit_limits.products_expected(case)
     assert found is not None and found[0] == of_a_warp
     if length == 49:  # a group of four warps works on 64 rows at once

@@ -141,13 +141,13 @@ def test_timing_starts_again_behind_a_row_that_killed_it(
 
 def test_the_verdict_of_the_command() -> None:
     good = {
-        "checks": [{"failed": 0, "complete": True}],
+        "checks": [{"passed": 3, "failed": 0, "complete": True}],
         "rows": [{"times": {"ours": {}}}],
         "lost": [],
     }
     assert gpu.sound(good)
-    assert not gpu.sound(good | {"checks": [{"failed": 1, "complete": True}]})
-    assert not gpu.sound(good | {"checks": [{"failed": 0, "complete": False}]})
+    for worse in ({"passed": 0}, {"failed": 1}, {"complete": False}):
+        assert not gpu.sound(good | {"checks": [{**good["checks"][0], **worse}]})
     assert not gpu.sound(good | {"rows": [{"times": {"einsum": {}}}]})
     assert not gpu.sound(good | {"rows": []})
     assert not gpu.sound(good | {"lost": ["two"]})

@@ -1,6 +1,7 @@
 """Measuring without a card: every provider is right, and every row ends as a line of JSON."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from gpu_cases import Row
 
 TINY = {"places": 5, "frames": 4, "heads": 2, "channels": 16, "dtype": "float32"}
 OPS = ("time", "space", "joint", "symmetric", "ranking")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The tensors are tiny: on a busy machine threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Clock:
@@ -161,6 +171,21 @@ def test_a_row_that_fails_loses_no_other() -> None:
     assert results[0]["error"] == "MemoryError: out of memory"
     assert all("ours" in x["times"] for x in results[1:])
     assert made == [todo[0].key, todo[1].key]  # the two rows of one problem share it
+
+
+def test_a_device_that_no_longer_answers_ends_the_process_with_its_row_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(self: object) -> None:
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(gpu_timing.Host, "wait", lost)
+    lines: list[dict[str, Any]] = []
+    todo, budget = [row("ranking"), row("time")], gpu_measure.Budget(1e6, Clock())
+    with pytest.raises(RuntimeError, match="illegal"):
+        gpu_measure.run(todo, gpu_timing.Host(), budget, lines.append, seconds=0.0)
+    assert lines[0] == {"begin": todo[0].key} and len(lines) == 2
+    assert "illegal memory access" in lines[1]["error"]
 
 
 def test_the_most_important_rows_come_first_and_each_once() -> None:

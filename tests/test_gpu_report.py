@@ -34,6 +34,7 @@ def made_up(card: str = "NVIDIA H100 80GB HBM3", *rows: dict[str, Any]) -> dict[
         "checks": [{"name": "x", "passed": 3, "failed": 0, "skipped": 1, "remark": ""}],
         "rows": list(rows),
         "dropped": [],
+        "lost": [],
     }
 
 
@@ -114,7 +115,10 @@ def test_the_text_has_every_peer_and_says_what_is_missing() -> None:
     row["failed"] = {"sdpa-views-cudnn": "RuntimeError: no | kernel"}
     row["ungraphed"] = ["einsum"]
     broken = {"row": "symmetric forward", **COLUMN._asdict(), "error": "OutOfMemoryError: 80 GB"}
-    result = made_up("NVIDIA H200", row, broken) | {"dropped": ["joint forward B=8"]}
+    result = made_up("NVIDIA H200", row, broken) | {
+        "dropped": ["joint forward B=8"],
+        "lost": ["x"],
+    }
     text = gpu_report.text(result)
     (titles,) = [x for x in text.splitlines() if x.startswith("| row | ours us")]
     assert titles.split(" | ")[5:] == ["einsum", "sdpa-views-cudnn |"]
@@ -123,6 +127,7 @@ def test_the_text_has_every_peer_and_says_what_is_missing() -> None:
     assert f"- {COLUMN.key}, sdpa-views-cudnn: RuntimeError: no | kernel" in text
     assert f"- {COLUMN.key}: without a graph einsum" in text
     assert "- symmetric forward: OutOfMemoryError: 80 GB" in text
+    assert "- x: lost with the process" in text
     assert "- joint forward B=8: dropped, the time was up" in text
     assert "a note" in text and "copy_gb_per_s: 2000.0" in text and "| x | 3 | 0 | 1 |" in text
 

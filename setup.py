@@ -48,6 +48,7 @@ SOURCES = [
     "isa_baseline.cpp",
     "parallel.cpp",
     "ranking.cpp",
+    "union.cpp",
 ]
 BUILD_ERRORS = (CCompilerError, CompileError, ExecError, LinkError, PlatformError, OSError)
 

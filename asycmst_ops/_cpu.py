@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asycmst_ops._problem import Backward, Forward
+from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
 available: bool
 unavailable_reason: str
@@ -45,41 +45,46 @@ def axial_forward(problems: Sequence[Forward], scale: float, *, isa: int = 0) ->
         scale: factor on the scores.
         isa: position in `_C.isas()`; 0 is the fastest this processor runs.
     """
-    arguments = [
-        (
-            p.dim,
-            p.q.shape,
-            p.k.shape[p.dim],
-            *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
-            *_grid(p.out),
-            *_grid(p.q),
-            *_grid(p.k),
-            *_grid(p.v),
-        )
-        for p in problems
-    ]
-    _C.axial_forward(_dtype(problems[0].q), arguments, scale, torch.get_num_threads(), isa)
+    _C.axial_forward(
+        _dtype(problems[0].q),
+        [_forward(p) for p in problems],
+        scale,
+        torch.get_num_threads(),
+        isa,
+    )
 
 
 def axial_backward(problems: Sequence[Backward], scale: float, *, isa: int = 0) -> None:
     """Fill `dq`, `dk` and `dv` of every problem; the arguments are those of `axial_forward`."""
-    arguments = [
-        (
-            p.dim,
-            p.q.shape,
-            p.k.shape[p.dim],
-            *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
-            *_grid(p.dq),
-            *_grid(p.dk),
-            *_grid(p.dv),
-            *_grid(p.grad),
-            *_grid(p.q),
-            *_grid(p.k),
-            *_grid(p.v),
-        )
-        for p in problems
-    ]
-    _C.axial_backward(_dtype(problems[0].q), arguments, scale, torch.get_num_threads(), isa)
+    _C.axial_backward(
+        _dtype(problems[0].q),
+        [_backward(p) for p in problems],
+        scale,
+        torch.get_num_threads(),
+        isa,
+    )
+
+
+def union_forward(problems: Sequence[UnionForward], scale: float, *, isa: int = 0) -> None:
+    """As `axial_forward`, each query over its column and its frame."""
+    _C.union_forward(
+        _dtype(problems[0].q),
+        [_forward(Forward(*p, dim=1)) for p in problems],
+        scale,
+        torch.get_num_threads(),
+        isa,
+    )
+
+
+def union_backward(problems: Sequence[UnionBackward], scale: float, *, isa: int = 0) -> None:
+    """As `axial_backward`, each query over its column and its frame."""
+    _C.union_backward(
+        _dtype(problems[0].q),
+        [_backward(Backward(*p, dim=1)) for p in problems],
+        scale,
+        torch.get_num_threads(),
+        isa,
+    )
 
 
 def fss_ranking(
@@ -114,6 +119,35 @@ def fss_ranking(
         -math.log(clamp),
         torch.get_num_threads(),
         isa,
+    )
+
+
+def _forward(p: Forward) -> tuple[Any, ...]:
+    return (
+        p.dim,
+        p.q.shape,
+        p.k.shape[p.dim],
+        *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
+        *_grid(p.out),
+        *_grid(p.q),
+        *_grid(p.k),
+        *_grid(p.v),
+    )
+
+
+def _backward(p: Backward) -> tuple[Any, ...]:
+    return (
+        p.dim,
+        p.q.shape,
+        p.k.shape[p.dim],
+        *(_NO_MASK if p.key_mask is None else _grid(p.key_mask)),
+        *_grid(p.dq),
+        *_grid(p.dk),
+        *_grid(p.dv),
+        *_grid(p.grad),
+        *_grid(p.q),
+        *_grid(p.k),
+        *_grid(p.v),
     )
 
 

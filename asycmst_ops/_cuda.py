@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asycmst_ops import _eager
-from asycmst_ops._problem import Backward, Forward
+from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
 SERVED = "axes of up to 64 tokens; longer ones and float64 run the reference"
 
@@ -35,6 +35,14 @@ def axial_backward(problems: Sequence[Backward], scale: float) -> None:
     from asycmst_ops._triton import axial
 
     _family(axial, problems).axial_backward(problems, scale)
+
+
+def union_forward(problems: Sequence[UnionForward], scale: float) -> None:
+    _eager.union_forward(problems, scale)
+
+
+def union_backward(problems: Sequence[UnionBackward], scale: float) -> None:
+    _eager.union_backward(problems, scale)
 
 
 def fss_ranking(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asycmst_ops import reference
-from asycmst_ops._problem import Backward, Forward
+from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
 _AXES: dict[int, reference.Axis] = {1: "time", 2: "space"}
 # Subscripts of the keys and of the weights, by attended dimension; queries are always "btnhd".
@@ -50,6 +50,43 @@ def axial_backward(problems: Sequence[Backward], scale: float) -> None:
         ds = w * (dw - (w * dw).sum(-1, keepdim=True)) * scale
         p.dq.copy_(torch.einsum(f"{weight},{key}->btnhd", ds, k))
         p.dk.copy_(torch.einsum(f"{weight},btnhd->{key}", ds, q))
+
+
+def union_forward(problems: Sequence[UnionForward], scale: float) -> None:
+    for p in problems:
+        p.out.copy_(
+            reference.union_attention(
+                _wide(p.q), _wide(p.k), _wide(p.v), scale=scale, key_mask=p.key_mask
+            )
+        )
+
+
+def union_backward(problems: Sequence[UnionBackward], scale: float) -> None:
+    """As `axial_backward`, with the row sums over both axes."""
+    for p in problems:
+        q, k, v, grad = (_wide(x) for x in (p.q, p.k, p.v, p.grad))
+        if p.key_mask is not None:
+            hidden = ~p.key_mask[..., None, None]
+            k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
+        weights = reference.union_weights(q, k, scale=scale, key_mask=p.key_mask)
+        shares = [
+            (
+                _KEYS[dim],
+                _WEIGHTS[dim],
+                w,
+                torch.einsum(f"btnhd,{_KEYS[dim]}->{_WEIGHTS[dim]}", grad, v),
+            )
+            for dim, w in zip(_AXES, weights, strict=True)
+        ]
+        row_sum = sum((w * dw).sum(-1, keepdim=True) for *_, w, dw in shares)
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for key, weight, w, dw in shares:
+            ds = w * (dw - row_sum) * scale
+            dq += torch.einsum(f"{weight},{key}->btnhd", ds, k)
+            dk += torch.einsum(f"{weight},btnhd->{key}", ds, q)
+            dv += torch.einsum(f"{weight},btnhd->{key}", w, grad)
+        for to, x in zip((p.dq, p.dk, p.dv), (dq, dk, dv), strict=True):
+            to.copy_(x)
 
 
 def fss_ranking(

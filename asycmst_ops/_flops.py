@@ -28,6 +28,12 @@ def _joint(grid: Shape) -> int:
     return _axial(grid, grid, 1) + _axial(grid, grid, 2)
 
 
+def _union(grid: Shape) -> int:
+    """Both directions over the column and the frame, whose common token counts once."""
+    batch, frames, places, heads, width = grid
+    return 2 * _axial(grid, (batch, frames + places - 1, places, heads, width), 1)
+
+
 def _backward(forward: int) -> int:
     """The backward recomputes the scores and forms four more products of the same size."""
     return forward * 5 // 2
@@ -41,6 +47,8 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "acmst_backward": lambda grad, *_, **__: _backward(_joint(grad)),
     "acmst_qkvpacked": lambda qkv, *_, **__: _joint((*qkv[:3], *qkv[4:])),
     "acmst_qkvpacked_backward": lambda grad, *_, **__: _backward(_joint(grad)),
+    "union": lambda q, *_, **__: _union(q),
+    "union_backward": lambda grad, *_, **__: _backward(_union(grad)),
 }
 
 

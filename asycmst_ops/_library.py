@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asycmst_ops import _cpu, _cuda, _eager, _flops
-from asycmst_ops._problem import Backward, Forward
+from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
 _LIBRARY = torch.library.Library("asycmst", "DEF")
 _SIX = "Tensor q_bus, Tensor k_ceus, Tensor v_ceus, Tensor q_ceus, Tensor k_bus, Tensor v_bus"
@@ -28,6 +28,9 @@ for _schema in (
     f"acmst_qkvpacked(Tensor qkv_bus, Tensor qkv_ceus, {_MASKS}) -> (Tensor, Tensor)",
     "acmst_qkvpacked_backward(Tensor grad_bus, Tensor grad_ceus, Tensor qkv_bus, Tensor qkv_ceus,"
     f" {_MASKS}) -> (Tensor, Tensor)",
+    f"union({_SIX}, {_MASKS}) -> (Tensor, Tensor)",
+    f"union_backward(Tensor grad_bus, Tensor grad_ceus, {_SIX}, {_MASKS})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "fss_ranking(Tensor scores, Tensor? lengths, float clamp, str reduction) -> (Tensor, Tensor)",
     "fss_ranking_backward(Tensor grad, Tensor scores, Tensor slopes) -> Tensor",
 ):
@@ -40,6 +43,8 @@ acmst = _OPS.acmst.default
 acmst_backward = _OPS.acmst_backward.default
 acmst_qkvpacked = _OPS.acmst_qkvpacked.default
 acmst_qkvpacked_backward = _OPS.acmst_qkvpacked_backward.default
+union = _OPS.union.default
+union_backward = _OPS.union_backward.default
 fss_ranking = _OPS.fss_ranking.default
 fss_ranking_backward = _OPS.fss_ranking_backward.default
 
@@ -50,6 +55,10 @@ class Kernels(Protocol):
     def axial_forward(self, problems: Sequence[Forward], scale: float) -> None: ...
 
     def axial_backward(self, problems: Sequence[Backward], scale: float) -> None: ...
+
+    def union_forward(self, problems: Sequence[UnionForward], scale: float) -> None: ...
+
+    def union_backward(self, problems: Sequence[UnionBackward], scale: float) -> None: ...
 
     def fss_ranking(
         self, loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
@@ -120,6 +129,28 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
         fill_acmst(_crossed(*grads), (g_bus, g_ceus, *_crossed(bus, ceus), *rest))
         return grads
 
+    def run_union(*args: Any) -> tuple[Tensor, Tensor]:
+        inputs, (bus_mask, ceus_mask, scale) = [_rows(x) for x in args[:6]], args[6:]
+        outs = _empty(inputs[0]), _empty(inputs[3])
+        bus = UnionForward._make([outs[0], *inputs[:3], ceus_mask])
+        ceus = UnionForward._make([outs[1], *inputs[3:], bus_mask])
+        if outs[0].shape[0]:
+            family().union_forward([bus, ceus], scale)
+        return outs
+
+    def run_union_backward(*args: Any) -> tuple[Tensor, ...]:
+        (g_bus, g_ceus), (bus_mask, ceus_mask, scale) = map(_rows, args[:2]), args[8:]
+        inputs = [_rows(x) for x in args[2:8]]
+        grads = tuple(_empty(x) for x in inputs)
+        bus = UnionBackward._make([*grads[:3], g_bus, *inputs[:3], ceus_mask])
+        ceus = UnionBackward._make([*grads[3:], g_ceus, *inputs[3:], bus_mask])
+        if g_bus.shape[0]:
+            family().union_backward([bus, ceus], scale)
+        return grads
+
+    def run_ranking(scores: Tensor, lengths: Tensor | None, clamp: float) -> tuple[Tensor, Tensor]:
+        loss, slopes = _ranking_outputs(scores)
+
     def run_ranking(
         scores: Tensor, lengths: Tensor | None, clamp: float, reduction: str
     ) -> tuple[Tensor, Tensor]:
@@ -139,6 +170,8 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
         ("acmst_backward", run_acmst_backward),
         ("acmst_qkvpacked", run_packed),
         ("acmst_qkvpacked_backward", run_packed_backward),
+        ("union", run_union),
+        ("union_backward", run_union_backward),
         ("fss_ranking", run_ranking),
     ):
         _LIBRARY.impl(name, kernel, key)
@@ -207,6 +240,8 @@ for _name, _fake in (
         "acmst_qkvpacked_backward",
         lambda grad_bus, grad_ceus, bus, ceus, *_: (_empty(bus), _empty(ceus)),
     ),
+    ("union", lambda *a: (_empty(a[0]), _empty(a[3]))),
+    ("union_backward", lambda *a: tuple(map(_empty, a[2:8]))),
     ("fss_ranking", _fake_ranking),
     ("fss_ranking_backward", _chain_ranking),
 ):
@@ -268,6 +303,33 @@ def register_autograd(
     _LIBRARY.impl(op._schema.name.split("::")[1], run, "Autograd")
     _LIBRARY.impl(backward_op._schema.name.split("::")[1], run_backward, "Autograd")
     return call, call_backward
+
+
+def register_recomputing(op: Any, backward_op: Any, *, tensors: int) -> Callable[..., Any]:
+    """Make `backward_op` the derivative of `op`, which then saves nothing but its arguments.
+
+    `backward_op` takes the gradients of the outputs followed by the arguments of `op`, of which
+    the first `tensors` are tensors or None.
+
+    Returns:
+        `op` to call from Python, as of `register_autograd`.
+    """
+
+    class Recomputing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            ctx.save_for_backward(*args[:tensors])
+            ctx.options = args[tensors:]
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(*args)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            found = call_backward(*grads, *ctx.saved_tensors, *ctx.options)
+            return (*found, *[None] * (tensors + len(ctx.options) - len(found)))
+
+    call, call_backward = register_autograd(op, backward_op, Recomputing)
+    return call
 
 
 _flops.register_when_counting()

@@ -1,4 +1,4 @@
-"""What one kernel call works on; the three kernel families share these two shapes."""
+"""What one kernel call works on; the three kernel families share these shapes."""
 
 from typing import NamedTuple
 
@@ -33,3 +33,31 @@ class Backward(NamedTuple):
     v: Tensor
     key_mask: Tensor | None
     dim: int
+
+
+class UnionForward(NamedTuple):
+    """One softmax over the own column and the own frame: fill `out` from `q`, `k`, `v`.
+
+    Grids are (B, T, N, H, d) of one shape, also from problem to problem of a call, with any
+    strides and a contiguous last dimension. `key_mask` is None or bool (B, T, N); True means the
+    key takes part.
+    """
+
+    out: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None
+
+
+class UnionBackward(NamedTuple):
+    """Gradients of one `UnionForward`: fill `dq`, `dk`, `dv` from `grad` and the inputs."""
+
+    dq: Tensor
+    dk: Tensor
+    dv: Tensor
+    grad: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None

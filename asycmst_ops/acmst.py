@@ -1,8 +1,5 @@
 """The asymmetric cross-modal attention: both directions in one call (Section 3.3)."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from asycmst_ops import _library
@@ -85,41 +82,7 @@ def acmst_attention_qkvpacked(
     return _acmst_qkvpacked(bus, ceus, bus_keys, ceus_keys, factor)  # type: ignore[no-any-return]
 
 
-class _Acmst(torch.autograd.Function):
-    """Saves its inputs only; the backward recomputes the weights."""
-
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Any:
-        ctx.save_for_backward(*args[:8])
-        ctx.scale = args[8]
-        with torch._C._AutoDispatchBelowAutograd():
-            return _library.acmst(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        found = _acmst_backward(*grads, *ctx.saved_tensors, ctx.scale)
-        return (*found, None, None, None)
-
-
-class _AcmstPacked(torch.autograd.Function):
-    """As `_Acmst`, with one gradient for each packed input."""
-
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Any:
-        ctx.save_for_backward(*args[:4])
-        ctx.scale = args[4]
-        with torch._C._AutoDispatchBelowAutograd():
-            return _library.acmst_qkvpacked(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        found = _acmst_qkvpacked_backward(*grads, *ctx.saved_tensors, ctx.scale)
-        return (*found, None, None, None)
-
-
-_acmst, _acmst_backward = _library.register_autograd(
-    _library.acmst, _library.acmst_backward, _Acmst
-)
-_acmst_qkvpacked, _acmst_qkvpacked_backward = _library.register_autograd(
-    _library.acmst_qkvpacked, _library.acmst_qkvpacked_backward, _AcmstPacked
+_acmst = _library.register_recomputing(_library.acmst, _library.acmst_backward, tensors=8)
+_acmst_qkvpacked = _library.register_recomputing(
+    _library.acmst_qkvpacked, _library.acmst_qkvpacked_backward, tensors=4
 )

@@ -1,8 +1,7 @@
 """Attention along one axis of a token grid: the operation behind every other one here."""
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from asycmst_ops import _library, reference
@@ -88,24 +87,4 @@ def _dim(axis: str) -> int:
     return _DIMS[axis]
 
 
-class _Axial(torch.autograd.Function):
-    """Saves its inputs only; the backward recomputes the weights."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, dim: int, scale: float
-    ) -> Tensor:
-        ctx.save_for_backward(q, k, v, key_mask)
-        ctx.dim, ctx.scale = dim, scale
-        with torch._C._AutoDispatchBelowAutograd():
-            return _library.axial(q, k, v, key_mask, dim, scale)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _axial_backward(grad, *ctx.saved_tensors, ctx.dim, ctx.scale)
-        return (*grads, None, None, None)
-
-
-_axial, _axial_backward = _library.register_autograd(
-    _library.axial, _library.axial_backward, _Axial
-)
+_axial = _library.register_recomputing(_library.axial, _library.axial_backward, tensors=4)

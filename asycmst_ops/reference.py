@@ -137,11 +137,14 @@ def acmst_attention_qkvpacked(
     )
 
 
-def _union(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    """One softmax over the keys of the own column and the own frame, the own place once."""
+def _union_weights(
+    q: Tensor, k: Tensor, keys: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """One softmax over the own column and the own frame, the own place once, as two tensors:
+    (B, T, N, H, T), and (B, T, N, H, N) with 0 for the own place.
+    """
     frames, places = q.shape[1:3]
-    keys = _key_grid(mask, k)
-    k, v = _only(k, keys), _only(v, keys)
+    k = _only(k, keys)
     column = torch.einsum("btnhd,bunhd->btnhu", q, k)
     frame = torch.einsum("btnhd,btmhd->btnhm", q, k)
     scores = torch.cat((column, frame), -1) * scale
@@ -154,10 +157,41 @@ def _union(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -
         in_frame = in_frame & keys[:, :, None, :]
     allowed = torch.cat((in_column, in_frame), -1)[:, :, :, None, :].expand(scores.shape)
     weights = _softmax(scores, allowed)
-    from_column = torch.einsum("btnhu,bunhd->btnhd", weights[..., :frames], v)
-    return (
-        from_column + torch.einsum("btnhm,btmhd->btnhd", weights[..., frames:], v)
-    ).contiguous()
+    return weights[..., :frames], weights[..., frames:]
+
+
+def union_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """One direction of the strategy "symmetric": token (t, n) attends all (t', n) and (t, n').
+
+    Args:
+        q, k, v: (B, T, N, H, d).
+        scale, key_mask: as in `axial_attention`; the mask broadcasts to (B, T, N).
+
+    Returns:
+        (B, T, N, H, d), contiguous.
+    """
+    keys = _key_grid(key_mask, k)
+    column, frame = _union_weights(q, k, keys, _scale(q, scale))
+    v = _only(v, keys)
+    from_column = torch.einsum("btnhu,bunhd->btnhd", column, v)
+    return (from_column + torch.einsum("btnhm,btmhd->btnhd", frame, v)).contiguous()
+
+
+def union_weights(
+    q: Tensor, k: Tensor, *, scale: float | None = None, key_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The softmax weights of `union_attention` without a gradient: those of the column,
+    (B, T, N, H, T), and of the frame, (B, T, N, H, N) with 0 for the own place.
+    """
+    with torch.no_grad():
+        return _union_weights(q, k, _key_grid(key_mask, k), _scale(q, scale))
 
 
 def _everywhere(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
@@ -190,9 +224,13 @@ def cross_modal_attention(
     bus = (q_bus, k_ceus, v_ceus)
     ceus = (q_ceus, k_bus, v_bus)
     factor = _scale(q_bus, scale)
-    if strategy in ("symmetric", "global"):
-        attend = _union if strategy == "symmetric" else _everywhere
-        return attend(*bus, factor, ceus_mask), attend(*ceus, factor, bus_mask)
+    if strategy == "symmetric":
+        return (
+            union_attention(*bus, scale=scale, key_mask=ceus_mask),
+            union_attention(*ceus, scale=scale, key_mask=bus_mask),
+        )
+    if strategy == "global":
+        return _everywhere(*bus, factor, ceus_mask), _everywhere(*ceus, factor, bus_mask)
     bus_axis: Axis = "space" if strategy == "spatial" else "time"
     ceus_axis: Axis = "time" if strategy == "temporal" else "space"
     return (

@@ -5,10 +5,10 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor
 
-from asycmst_ops import reference
 from asycmst_ops._checks import check_joint
 from asycmst_ops.acmst import acmst_attention
 from asycmst_ops.axial import axial_attention
+from asycmst_ops.union import union_attention
 
 Strategy = Literal["asymmetric", "symmetric", "spatial", "temporal", "global"]
 
@@ -61,9 +61,7 @@ def cross_modal_attention(
     grids = (q_bus, k_ceus, v_ceus, q_ceus, k_bus, v_bus)
     c = check_joint(grids, scale, bus_mask, ceus_mask)
     if strategy == "symmetric":
-        return reference.cross_modal_attention(
-            *c[:6], strategy="symmetric", scale=c.scale, bus_mask=c.bus_mask, ceus_mask=c.ceus_mask
-        )
+        return union_attention(c)
     if strategy == "global":
         return (
             _everywhere(c.q_bus, c.k_ceus, c.v_ceus, c.scale, c.ceus_mask),

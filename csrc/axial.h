@@ -13,6 +13,19 @@ struct Operand {
     std::int64_t batch, group, row, head;
 };
 
+// A softmax over the keys of two axes is computed along one after the other (union.h): kFirst along
+// the first axis, kOthers along the second without the key of the query itself, which the first
+// axis has, and in a backward kAgain along the first with what is then known.
+enum class Part { kWhole, kFirst, kOthers, kAgain };
+
+// What the parts leave for each other, all of the compute type. Of each query: the largest score,
+// the sum of the exponentials (in the end its reciprocal), the sum of their products with the
+// derivatives (in the end divided by the former). And results that lack the other axis.
+struct Exchange {
+    Operand top, sum, delta;
+    Operand out, dq, dk, dv;
+};
+
 // The forward fills `out`; the backward reads `grad` and fills `dq`, `dk`, `dv`. `mask` holds one
 // byte per key (0 = left out) and no data means that every key takes part.
 struct AxialProblem {
@@ -20,6 +33,8 @@ struct AxialProblem {
     Operand q, k, v, mask;
     Operand out;
     Operand grad, dq, dk, dv;
+    Part part;
+    Exchange exchange;
 };
 
 // One task: the heads [head_begin, head_end) of one group of one sample.

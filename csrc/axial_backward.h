@@ -2,10 +2,10 @@
 //     dv_j = sum_i p_ij g_i           ds_ij = scale * p_ij (g_i . v_j - sum_m p_im g_i . v_m)
 //     dq_i = sum_j ds_ij k_j          dk_j = sum_i ds_ij q_i
 // The probabilities are computed again, and the inner sum runs over the keys, so that neither the
-// forward's output nor any statistic of it is needed.
+// forward's output nor any statistic of it is needed. As a part of a union, the share of one axis.
 #pragma once
 
-#include "axial_block.h"
+#include "union_exchange.h"
 
 namespace asycmst {
 namespace {
@@ -53,13 +53,12 @@ void axial_backward(const AxialProblem& p, const AxialTask& task, double scale, 
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
-        IO* to_dq = group_head<IO>(p.dq, task.batch, task.group, head);
-        IO* to_dk = group_head<IO>(p.dk, task.batch, task.group, head);
-        IO* to_dv = group_head<IO>(p.dv, task.batch, task.group, head);
+        const Share share = backward_share(p.part);
+        const Results<IO> dq(p, task, head, share, p.dq, p.exchange.dq);
+        const Results<IO> dk(p, task, head, share, p.dk, p.exchange.dk);
+        const Results<IO> dv(p, task, head, share, p.dv, p.exchange.dv);
         if (keys == 0) {
-            zero_rows(to_dq, p.dq.row, 0, p.queries, p.channels);
-            zero_rows(to_dk, p.dk.row, 0, p.keys, p.channels);
-            zero_rows(to_dv, p.dv.row, 0, p.keys, p.channels);
+            backward_without_keys(p, task, head, dq, dk, dv, scratch.dq);
             continue;
         }
         const Rows<C> k = read_rows(group_head<IO>(p.k, task.batch, task.group, head), p.k.row,
@@ -70,31 +69,38 @@ void axial_backward(const AxialProblem& p, const AxialTask& task, double scale, 
                                     p.queries, nullptr, p.channels, scratch.q);
         const Rows<C> grad = read_rows(group_head<IO>(p.grad, task.batch, task.group, head),
                                        p.grad.row, p.queries, nullptr, p.channels, scratch.grad);
-        const Rows<C> dk = result_rows(to_dk, p.dk.row, keys, index, p.channels, scratch.dk);
-        const Rows<C> dv = result_rows(to_dv, p.dv.row, keys, index, p.channels, scratch.dv);
+        const bool results = p.part != Part::kFirst;
+        Rows<C> to_dk{}, to_dv{};
+        if (results) {
+            to_dk = dk.collect(0, keys, index, scratch.dk);
+            to_dv = dv.collect(0, keys, index, scratch.dv);
+        }
         QueryBlock<C> block;
         for (std::int64_t begin = 0; begin < p.queries; begin += block.count) {
             block = next_block<C>(begin, p.queries, keys);
-            const bool accumulate = begin > 0;
+            const bool accumulate = begin > 0 || dk.completes();
             block_products<C>(block, grad.data + begin * grad.stride, grad.stride, C(1), v, keys,
                               p.channels, scratch.packed, scratch.grad_scores, fetcher);
             block_products<C>(block, q.data + begin * q.stride, q.stride, factor, k, keys,
                               p.channels, scratch.packed, scratch.scores, fetcher);
-            block_softmax<C, true>(block, scratch.scores, keys, nullptr, scratch.grad_scores,
-                                   static_cast<C>(scale));
+            backward_softmax(p, task, head, block, scratch.scores, keys, index,
+                             scratch.grad_scores, factor);
+            if (!results) {
+                continue;
+            }
             contract_queries(block, scratch.scores, grad, keys, p.channels,
-                             Output<C>{dv.data, dv.stride, nullptr, accumulate}, fetcher);
+                             Output<C>{to_dv.data, to_dv.stride, nullptr, accumulate}, fetcher);
             contract_queries(block, scratch.grad_scores, q, keys, p.channels,
-                             Output<C>{dk.data, dk.stride, nullptr, accumulate}, fetcher);
-            IO* to = to_dq + begin * p.dq.row;
-            const Rows<C> dq =
-                result_rows(to, p.dq.row, block.count, nullptr, p.channels, scratch.dq);
+                             Output<C>{to_dk.data, to_dk.stride, nullptr, accumulate}, fetcher);
+            const Rows<C> to_dq = dq.collect(begin, block.count, nullptr, scratch.dq);
             contract_keys(block, scratch.grad_scores, k, keys, p.channels,
-                          Output<C>{dq.data, dq.stride, nullptr, false}, fetcher);
-            write_rows(dq, block.count, nullptr, block.count, p.channels, to, p.dq.row);
+                          Output<C>{to_dq.data, to_dq.stride, nullptr, dq.completes()}, fetcher);
+            dq.deliver(to_dq, begin, block.count, nullptr, block.count);
         }
-        write_rows(dk, keys, index, p.keys, p.channels, to_dk, p.dk.row);
-        write_rows(dv, keys, index, p.keys, p.channels, to_dv, p.dv.row);
+        if (results) {
+            dk.deliver(to_dk, 0, keys, index, p.keys);
+            dv.deliver(to_dv, 0, keys, index, p.keys);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-// out_i = sum_j softmax_j(scale * q_i . k_j) v_j for the heads of one group.
+// out_i = sum_j softmax_j(scale * q_i . k_j) v_j for the heads of one group, or the share that one
+// axis of a union has in it.
 #pragma once
 
-#include "axial_block.h"
+#include "union_exchange.h"
 
 namespace asycmst {
 namespace {
@@ -18,13 +19,12 @@ struct ForwardScratch {
         v = arena.take<C>(p.keys * width);
         packed = arena.take<C>(block * width);
         scores = arena.take<C>(score_elements<C>(p.queries, p.keys));
-        inverse = arena.take<C>(block);
         out = arena.take<C>(block * width);
     }
 
     Arena arena;
     std::int64_t* kept;
-    C *k, *v, *packed, *scores, *inverse, *out;
+    C *k, *v, *packed, *scores, *out;
 };
 
 template <class IO>
@@ -45,9 +45,9 @@ void axial_forward(const AxialProblem& p, const AxialTask& task, double scale, v
 
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
-        IO* out = group_head<IO>(p.out, task.batch, task.group, head);
+        const Results<IO> out(p, task, head, forward_share(p.part), p.out, p.exchange.out);
         if (keys == 0) {
-            zero_rows(out, p.out.row, 0, p.queries, p.channels);
+            forward_without_keys(p, task, head, out, scratch.out);
             continue;
         }
         const IO* q = group_head<IO>(p.q, task.batch, task.group, head);
@@ -60,13 +60,14 @@ void axial_forward(const AxialProblem& p, const AxialTask& task, double scale, v
             block = next_block<C>(begin, p.queries, keys);
             block_products(block, q + begin * p.q.row, p.q.row, factor, k, keys, p.channels,
                            scratch.packed, scratch.scores, fetcher);
-            block_softmax<C, false>(block, scratch.scores, keys, scratch.inverse, nullptr, C(0));
-            IO* to = out + begin * p.out.row;
-            const Rows<C> result =
-                result_rows(to, p.out.row, block.count, nullptr, p.channels, scratch.out);
+            PerQuery<C> inverse, carried;
+            forward_softmax(p, task, head, block, scratch.scores, keys, index, inverse, carried);
+            const Rows<C> rows =
+                out.collect(begin, block.count, nullptr, scratch.out, carried.data);
             contract_keys(block, scratch.scores, v, keys, p.channels,
-                          Output<C>{result.data, result.stride, scratch.inverse, false}, fetcher);
-            write_rows(result, block.count, nullptr, block.count, p.channels, to, p.out.row);
+                          Output<C>{rows.data, rows.stride, inverse.data, out.completes()},
+                          fetcher);
+            out.deliver(rows, begin, block.count, nullptr, block.count);
         }
     }
 }

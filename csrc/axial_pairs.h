@@ -3,8 +3,8 @@
 // rounded to bfloat16 for the second products.
 #pragma once
 
-#include "axial_block.h"
 #include "pairs.h"
+#include "union_exchange.h"
 
 namespace asycmst {
 namespace {
@@ -34,7 +34,6 @@ struct PairScratch {
         transposed = arena.take<Pair>(transposed_pairs(p.channels));
         scores = arena.take<float>(scores_count);
         down = arena.take<Pair>(paired);
-        inverse = arena.take<float>(kBlockQueries);
         rows = arena.take<float>(kBlockQueries * width);
         if (backward) {
             v = arena.take<Pair>(p.keys * depth);
@@ -49,7 +48,7 @@ struct PairScratch {
     Arena arena;
     std::int64_t width;
     std::int64_t* kept;
-    float *factors, *scores, *inverse, *rows;
+    float *factors, *scores, *rows;
     Pair *k, *by_keys, *transposed, *down;
     float *grad_scores = nullptr, *dk = nullptr, *dv = nullptr;
     Pair *v = nullptr, *along = nullptr, *by_queries = nullptr;
@@ -88,9 +87,9 @@ inline void axial_pairs_forward(const AxialProblem& p, const AxialTask& task, do
     fetcher.fetch_forward();
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
-        BFloat* out = group_head<BFloat>(p.out, task.batch, task.group, head);
+        const Results<BFloat> out(p, task, head, forward_share(p.part), p.out, p.exchange.out);
         if (keys == 0) {
-            zero_rows(out, p.out.row, 0, p.queries, p.channels);
+            forward_without_keys(p, task, head, out, scratch.rows);
             continue;
         }
         const BFloat* q = group_head<BFloat>(p.q, task.batch, task.group, head);
@@ -103,15 +102,16 @@ inline void axial_pairs_forward(const AxialProblem& p, const AxialTask& task, do
             block = padded_block(begin, p.queries);
             pair_products(block, q + begin * p.q.row, p.q.row, k, keys, p.channels,
                           scratch.factors, scratch.transposed, scratch.scores, fetcher);
-            block_softmax<float, false>(block, scratch.scores, keys, scratch.inverse, nullptr,
-                                        0.0f);
+            PerQuery<float> inverse, carried;
+            forward_softmax(p, task, head, block, scratch.scores, keys, index, inverse, carried);
             pair_scores_down(scratch.scores, keys, block.stride, scratch.down);
+            const Rows<float> rows =
+                out.collect(begin, block.count, nullptr, scratch.rows, carried.data);
             gemm<Layout::kTransposed>(
                 block.count, vectors, pair_count(keys), scratch.down, block.stride,
                 scratch.by_keys, scratch.width,
-                Output<float>{scratch.rows, scratch.width, scratch.inverse, false}, fetcher);
-            write_rows<BFloat>({scratch.rows, scratch.width}, block.count, nullptr, block.count,
-                               p.channels, out + begin * p.out.row, p.out.row);
+                Output<float>{rows.data, rows.stride, inverse.data, out.completes()}, fetcher);
+            out.deliver(rows, begin, block.count, nullptr, block.count);
         }
     }
 }
@@ -131,13 +131,12 @@ inline void axial_pairs_backward(const AxialProblem& p, const AxialTask& task, d
     fetcher.fetch_backward();
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
         fetcher.begin(head);
-        BFloat* to_dq = group_head<BFloat>(p.dq, task.batch, task.group, head);
-        BFloat* to_dk = group_head<BFloat>(p.dk, task.batch, task.group, head);
-        BFloat* to_dv = group_head<BFloat>(p.dv, task.batch, task.group, head);
+        const Share share = backward_share(p.part);
+        const Results<BFloat> dq(p, task, head, share, p.dq, p.exchange.dq);
+        const Results<BFloat> dk(p, task, head, share, p.dk, p.exchange.dk);
+        const Results<BFloat> dv(p, task, head, share, p.dv, p.exchange.dv);
         if (keys == 0) {
-            zero_rows(to_dq, p.dq.row, 0, p.queries, p.channels);
-            zero_rows(to_dk, p.dk.row, 0, p.keys, p.channels);
-            zero_rows(to_dv, p.dv.row, 0, p.keys, p.channels);
+            backward_without_keys(p, task, head, dq, dk, dv, scratch.rows);
             continue;
         }
         const BFloat* from_k = group_head<BFloat>(p.k, task.batch, task.group, head);
@@ -145,11 +144,17 @@ inline void axial_pairs_backward(const AxialProblem& p, const AxialTask& task, d
             read_pairs(from_k, p.k.row, keys, index, p.channels, scratch.k);
         const PairRows v = read_pairs(group_head<BFloat>(p.v, task.batch, task.group, head),
                                       p.v.row, keys, index, p.channels, scratch.v);
-        pair_rows(from_k, p.k.row, keys, index, p.channels, width, scratch.by_keys);
+        const bool results = p.part != Part::kFirst;
+        Rows<float> to_dk{}, to_dv{};
+        if (results) {
+            pair_rows(from_k, p.k.row, keys, index, p.channels, width, scratch.by_keys);
+            to_dk = dk.collect(0, keys, index, scratch.dk);
+            to_dv = dv.collect(0, keys, index, scratch.dv);
+        }
         QueryBlock<float> block;
         for (std::int64_t begin = 0; begin < p.queries; begin += block.count) {
             block = padded_block(begin, p.queries);
-            const bool accumulate = begin > 0;
+            const bool accumulate = begin > 0 || dk.completes();
             const std::int64_t depth = pair_count(block.count);
             const BFloat* q =
                 group_head<BFloat>(p.q, task.batch, task.group, head) + begin * p.q.row;
@@ -159,32 +164,36 @@ inline void axial_pairs_backward(const AxialProblem& p, const AxialTask& task, d
                           scratch.transposed, scratch.grad_scores, fetcher);
             pair_products(block, q, p.q.row, k, keys, p.channels, scratch.factors,
                           scratch.transposed, scratch.scores, fetcher);
-            block_softmax<float, true>(block, scratch.scores, keys, nullptr, scratch.grad_scores,
-                                       static_cast<float>(scale));
-
+            backward_softmax(p, task, head, block, scratch.scores, keys, index,
+                             scratch.grad_scores, static_cast<float>(scale));
+            if (!results) {
+                continue;
+            }
             pair_scores_along(scratch.scores, keys, block.stride, scratch.along);
             pair_rows(grad, p.grad.row, block.count, nullptr, p.channels, width,
                       scratch.by_queries);
             gemm<Layout::kRowMajor>(keys, vectors, depth, scratch.along, block.stride / 2,
                                     scratch.by_queries, width,
-                                    Output<float>{scratch.dv, width, nullptr, accumulate},
+                                    Output<float>{to_dv.data, to_dv.stride, nullptr, accumulate},
                                     fetcher);
             pair_scores_along(scratch.grad_scores, keys, block.stride, scratch.along);
             pair_rows(q, p.q.row, block.count, nullptr, p.channels, width, scratch.by_queries);
             gemm<Layout::kRowMajor>(keys, vectors, depth, scratch.along, block.stride / 2,
                                     scratch.by_queries, width,
-                                    Output<float>{scratch.dk, width, nullptr, accumulate},
+                                    Output<float>{to_dk.data, to_dk.stride, nullptr, accumulate},
                                     fetcher);
             pair_scores_down(scratch.grad_scores, keys, block.stride, scratch.down);
-            gemm<Layout::kTransposed>(block.count, vectors, pair_count(keys), scratch.down,
-                                      block.stride, scratch.by_keys, width,
-                                      Output<float>{scratch.rows, width, nullptr, false},
-                                      fetcher);
-            write_rows<BFloat>({scratch.rows, width}, block.count, nullptr, block.count,
-                               p.channels, to_dq + begin * p.dq.row, p.dq.row);
+            const Rows<float> to_dq = dq.collect(begin, block.count, nullptr, scratch.rows);
+            gemm<Layout::kTransposed>(
+                block.count, vectors, pair_count(keys), scratch.down, block.stride,
+                scratch.by_keys, width,
+                Output<float>{to_dq.data, to_dq.stride, nullptr, dq.completes()}, fetcher);
+            dq.deliver(to_dq, begin, block.count, nullptr, block.count);
         }
-        write_rows<BFloat>({scratch.dk, width}, keys, index, p.keys, p.channels, to_dk, p.dk.row);
-        write_rows<BFloat>({scratch.dv, width}, keys, index, p.keys, p.channels, to_dv, p.dv.row);
+        if (results) {
+            dk.deliver(to_dk, 0, keys, index, p.keys);
+            dv.deliver(to_dv, 0, keys, index, p.keys);
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include "isa.h"
 #include "parallel.h"
+#include "union.h"
 
 namespace py = pybind11;
 
@@ -18,6 +19,8 @@ namespace {
 
 constexpr int kGridDims = 5;
 constexpr int kMaskDims = 3;
+// By DType.
+constexpr ElementBytes kElementBytes[kDTypes] = {{4, 4}, {8, 8}, {2, 4}, {2, 4}};
 
 // Reads one problem's flat tuple from left to right.
 class TupleReader {
@@ -135,25 +138,41 @@ int check_dtype(int dtype) {
     return dtype;
 }
 
-void axial(bool backward, int dtype, const py::list& problems, double scale, int threads,
-           int isa) {
+std::vector<AxialProblem> read_problems(const py::list& problems, bool backward) {
     std::vector<AxialProblem> read;
     read.reserve(problems.size());
     for (py::size_t i = 0; i < problems.size(); ++i) {
         read.push_back(read_axial(PyList_GET_ITEM(problems.ptr(), static_cast<Py_ssize_t>(i)),
                                   backward));
     }
+    return read;
+}
+
+const AxialKernel& axial_kernel(bool backward, int dtype, int isa) {
     const KernelSet& set = kernel_set(isa);
-    const AxialKernel& kernel =
-        (backward ? set.axial_backward : set.axial_forward)[check_dtype(dtype)];
-    bool complete;
+    return (backward ? set.axial_backward : set.axial_forward)[check_dtype(dtype)];
+}
+
+// Runs kernels without the interpreter's lock; false from them means that memory was missing.
+template <class Run>
+void complete(const Run& run) {
+    bool done;
     {
         py::gil_scoped_release release;
-        complete = run_axial(kernel, read.data(), static_cast<int>(read.size()), scale, threads);
+        done = run();
     }
-    if (!complete) {
+    if (!done) {
         throw std::bad_alloc();
     }
+}
+
+void axial(bool backward, int dtype, const py::list& problems, double scale, int threads,
+           int isa) {
+    const std::vector<AxialProblem> read = read_problems(problems, backward);
+    const AxialKernel& kernel = axial_kernel(backward, dtype, isa);
+    complete([&] {
+        return run_axial(kernel, read.data(), static_cast<int>(read.size()), scale, threads);
+    });
 }
 
 void axial_forward(int dtype, const py::list& problems, double scale, int threads, int isa) {
@@ -162,6 +181,33 @@ void axial_forward(int dtype, const py::list& problems, double scale, int thread
 
 void axial_backward(int dtype, const py::list& problems, double scale, int threads, int isa) {
     axial(true, dtype, problems, scale, threads, isa);
+}
+
+// As for one axis; either serves as `dim`.
+void union_of_axes(bool backward, int dtype, const py::list& problems, double scale, int threads,
+                   int isa) {
+    const std::vector<AxialProblem> read = read_problems(problems, backward);
+    for (const AxialProblem& p : read) {
+        const AxialProblem& size = read.front();
+        if (p.keys != p.queries || p.batches != size.batches || p.groups != size.groups ||
+            p.queries != size.queries || p.heads != size.heads || p.channels != size.channels) {
+            throw py::value_error("the problems of a union must have the same sizes");
+        }
+    }
+    const AxialKernel& kernel = axial_kernel(backward, dtype, isa);
+    complete([&] {
+        return (backward ? run_union_backward : run_union_forward)(
+            kernel, read.data(), static_cast<int>(read.size()), kElementBytes[dtype], scale,
+            threads);
+    });
+}
+
+void union_forward(int dtype, const py::list& problems, double scale, int threads, int isa) {
+    union_of_axes(false, dtype, problems, scale, threads, isa);
+}
+
+void union_backward(int dtype, const py::list& problems, double scale, int threads, int isa) {
+    union_of_axes(true, dtype, problems, scale, threads, isa);
 }
 
 void fss_ranking(int dtype, std::uintptr_t loss, std::uintptr_t grad, std::uintptr_t scores,
@@ -178,14 +224,7 @@ void fss_ranking(int dtype, std::uintptr_t loss, std::uintptr_t grad, std::uintp
                                  batches,
                                  frames,
                                  floor};
-    bool complete;
-    {
-        py::gil_scoped_release release;
-        complete = run_ranking(kernel, problem, threads);
-    }
-    if (!complete) {
-        throw std::bad_alloc();
-    }
+    complete([&] { return run_ranking(kernel, problem, threads); });
 }
 
 py::tuple isas() {
@@ -208,6 +247,10 @@ PYBIND11_MODULE(_C, module) {
     module.def("axial_forward", &axial_forward, py::arg("dtype"), py::arg("problems"),
                py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
     module.def("axial_backward", &axial_backward, py::arg("dtype"), py::arg("problems"),
+               py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("union_forward", &union_forward, py::arg("dtype"), py::arg("problems"),
+               py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("union_backward", &union_backward, py::arg("dtype"), py::arg("problems"),
                py::arg("scale"), py::arg("threads"), py::arg("isa") = 0);
     module.def("fss_ranking", &fss_ranking, py::arg("dtype"), py::arg("loss"), py::arg("grad"),
                py::arg("scores"), py::arg("batches"), py::arg("frames"),

@@ -25,8 +25,12 @@ class RowFetcher {
 
     // Every operand of a backward, before its first head.
     void fetch_backward() {
-        add({&problem_.grad, &problem_.q, &problem_.dq}, problem_.queries);
-        add({&problem_.k, &problem_.v, &problem_.dk, &problem_.dv}, problem_.keys);
+        add({&problem_.grad, &problem_.q}, problem_.queries);
+        add({&problem_.k, &problem_.v}, problem_.keys);
+        if (problem_.part != Part::kFirst) {
+            add({&problem_.dq}, problem_.queries);
+            add({&problem_.dk, &problem_.dv}, problem_.keys);
+        }
     }
 
     // Called at the start of each head: from here on, steps fetch the head that this thread most
@@ -68,7 +72,7 @@ class RowFetcher {
     }
 
   private:
-    struct Part {
+    struct Stretch {
         const char* row;
         std::int64_t stride, rows;
     };
@@ -92,9 +96,9 @@ class RowFetcher {
     int count_ = 0;
     const Operand* operands_[kMaxOperands];
     std::int64_t rows_[kMaxOperands];
-    Part parts_[kMaxOperands];
-    Part* part_ = parts_;
-    Part* end_ = parts_;
+    Stretch parts_[kMaxOperands];
+    Stretch* part_ = parts_;
+    Stretch* end_ = parts_;
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ OPS = [
     {"_cpu", "_cuda", "_flops"},
     {"_library"},
     {"axial", "ranking"},
-    {"acmst"},
+    {"acmst", "union"},
     {"strategies"},
     {"_info"},
     {"__init__"},

@@ -148,9 +148,6 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
             family().union_backward([bus, ceus], scale)
         return grads
 
-    def run_ranking(scores: Tensor, lengths: Tensor | None, clamp: float) -> tuple[Tensor, Tensor]:
-        loss, slopes = _ranking_outputs(scores)
-
     def run_ranking(
         scores: Tensor, lengths: Tensor | None, clamp: float, reduction: str
     ) -> tuple[Tensor, Tensor]:

@@ -135,6 +135,8 @@ SYMMETRIC: dict[str, Joint] = {
     "einsum": partial(reference.cross_modal_attention, strategy="symmetric"),
     "sdpa-mask": pair(sdpa_union, sdpa_union),
 }
+# Another key set: what an attention over all T*N tokens costs.
+GLOBAL: Joint = partial(cross_modal_attention, strategy="global")
 
 
 SDPA_BACKENDS = {

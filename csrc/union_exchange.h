@@ -40,7 +40,7 @@ class Results {
 
     // Where `count` rows from `first` on are collected, or those that `index` names. They hold
     // what waits for completion, multiplied by `factors` (of each row, or null for 1).
-    Rows<C> collect(std::int64_t first, std::int64_t count, const std::int64_t* index, C* buffer,
+    ASYCMST_INLINE Rows<C> collect(std::int64_t first, std::int64_t count, const std::int64_t* index, C* buffer,
                     const C* factors = nullptr) const {
         if (share_ == Share::kLeft) {
             return result_rows(left_ + first * left_stride_, left_stride_, count, index, channels_,
@@ -60,7 +60,7 @@ class Results {
     }
 
     // Brings what was collected to its place; of `total` rows those outside `index` become zero.
-    void deliver(const Rows<C>& rows, std::int64_t first, std::int64_t count,
+    ASYCMST_INLINE void deliver(const Rows<C>& rows, std::int64_t first, std::int64_t count,
                  const std::int64_t* index, std::int64_t total) const {
         if (share_ == Share::kLeft) {
             write_rows(rows, count, index, total, channels_, left_ + first * left_stride_,

@@ -6,13 +6,14 @@ a tensor ends the run; without it, wrong values and writes between the rows are 
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from asycmst_ops import _cpu, reference
-from asycmst_ops._problem import Backward, Forward
+from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 from asycmst_ops.testing import assert_within_budget
 
 if not _cpu.available:
@@ -20,6 +21,7 @@ if not _cpu.available:
 
 ISAS = _cpu._C.isas()
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+AXES: dict[int, reference.Axis] = {1: "time", 2: "space"}
 CASES = 40
 GAP = 7.0  # what lies between the rows of a grid
 
@@ -52,6 +54,29 @@ def untouched_between(x: Tensor) -> bool:
     return bool((stored[~inside] == GAP).all())
 
 
+def check(
+    case: int,
+    inputs: Sequence[Tensor],
+    grad: Tensor,
+    found: Sequence[Tensor],
+    axis: reference.Axis | None,
+    mask: Tensor | None,
+) -> None:
+    """Against the reference along one axis, or along both at once, within the error budget."""
+    results = []
+    for kind in (grad.dtype, torch.float64):
+        leaves = [x.detach().to(kind, copy=True).requires_grad_() for x in inputs]
+        if axis is None:
+            wanted = reference.union_attention(*leaves, key_mask=mask)
+        else:
+            wanted = reference.axial_attention(*leaves, axis=axis, key_mask=mask)
+        gradients = torch.autograd.grad(wanted, leaves, grad.to(kind))
+        results.append([wanted.detach(), *gradients])
+    for name, actual, plain, exact in zip(("out", "dq", "dk", "dv"), found, *results, strict=True):
+        assert_within_budget(f"case {case}: {name}", actual, plain, exact)
+        assert untouched_between(actual), f"case {case}: {name}"
+
+
 @pytest.mark.parametrize("isa", range(len(ISAS)), ids=ISAS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).split(".")[1])
 def test_random_problems(isa: int, dtype: torch.dtype) -> None:
@@ -76,15 +101,25 @@ def test_random_problems(isa: int, dtype: torch.dtype) -> None:
         factor = 1 / math.sqrt(width)
         _cpu.axial_forward([Forward(out, q, k, v, mask, dim)], factor, isa=isa)
         _cpu.axial_backward([Backward(dq, dk, dv, grad, q, k, v, mask, dim)], factor, isa=isa)
-        results = []
-        for kind in (dtype, torch.float64):
-            leaves = [x.detach().to(kind, copy=True).requires_grad_() for x in (q, k, v)]
-            axis = "time" if dim == 1 else "space"
-            wanted = reference.axial_attention(*leaves, axis=axis, key_mask=mask)
-            gradients = torch.autograd.grad(wanted, leaves, grad.to(kind))
-            results.append([wanted.detach(), *gradients])
-        for name, actual, plain, exact in zip(
-            ("out", "dq", "dk", "dv"), outs, *results, strict=True
-        ):
-            assert_within_budget(f"case {case}: {name}", actual, plain, exact)
-            assert untouched_between(actual), f"case {case}: {name}"
+        check(case, (q, k, v), grad, outs, AXES[dim], mask)
+
+
+@pytest.mark.parametrize("isa", range(len(ISAS)), ids=ISAS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).split(".")[1])
+def test_random_unions(isa: int, dtype: torch.dtype) -> None:
+    for case in range(CASES):
+        rng = random.Random(f"union {case}{dtype}")
+        generator = torch.Generator().manual_seed(case)
+        sides = [rng.choice((1, 2, 3, 7, 16, 31, 49, 65)), rng.randint(1, 9)]
+        rng.shuffle(sides)
+        width = rng.choice((1, 2, 3, 15, 16, 17, 32, 33, 64, 65, 100))
+        shape = (rng.randint(1, 3), *sides, rng.randint(1, 3), width)
+        q, k, v, grad = (filled(tight_grid(shape, dtype, rng), generator) for _ in range(4))
+        mask = None
+        if rng.random() < 0.5:
+            mask = torch.rand(shape[:3], generator=generator) < rng.choice((0.1, 0.5, 0.9))
+        outs = [tight_grid(shape, dtype, rng) for _ in range(4)]
+        factor = 1 / math.sqrt(width)
+        _cpu.union_forward([UnionForward(outs[0], q, k, v, mask)], factor, isa=isa)
+        _cpu.union_backward([UnionBackward(*outs[1:], grad, q, k, v, mask)], factor, isa=isa)
+        check(case, (q, k, v), grad, outs, None, mask)

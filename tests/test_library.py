@@ -11,6 +11,7 @@ from asycmst_ops import (
     acmst_attention,
     acmst_attention_qkvpacked,
     axial_attention,
+    cross_modal_attention,
     fss_ranking_loss,
 )
 from asycmst_ops.testing import make_grids, make_mask
@@ -28,9 +29,11 @@ def test_opcheck(dtype: torch.dtype, needs_grad: bool, layout: Any, device: str)
     mask = make_mask(SHAPE[:3]).to(device)
     opcheck(OPS.axial.default, (*inputs[:3], mask, 2, 0.5))
     opcheck(OPS.acmst.default, (*inputs, None, mask, 0.5))
+    opcheck(OPS.union.default, (*inputs, None, mask, 0.5))
     plain = [x.detach() for x in inputs]
     opcheck(OPS.axial_backward.default, (grids[6], *plain[:3], mask, 1, 0.5))
     opcheck(OPS.acmst_backward.default, (*grids[6:], *plain, mask, None, 0.5))
+    opcheck(OPS.union_backward.default, (*grids[6:], *plain, mask, None, 0.5))
 
 
 @pytest.mark.parametrize("needs_grad", [False, True], ids=["no-grad", "grad"])
@@ -54,6 +57,7 @@ def everything(bus: torch.Tensor, ceus: torch.Tensor, mask: torch.Tensor) -> tor
     att_bus, att_ceus = acmst_attention_qkvpacked(bus, ceus, bus_mask=mask)
     q, k, v = bus.unbind(3)
     both = acmst_attention(q, k, v, att_bus, att_ceus, v, ceus_mask=mask)
+    both = cross_modal_attention(q, *both, *both, v, strategy="symmetric", bus_mask=mask)
     out = axial_attention(both[0], both[1], v, axis="space", scale=0.3, key_mask=mask)
     return out.square().mean() + fss_ranking_loss(out.mean((2, 3, 4)))
 
@@ -108,13 +112,17 @@ def test_autocast_casts_as_sdpa_does(device: str) -> None:
     assert leaves[0].grad.dtype == torch.float32
 
 
-def test_flops_are_counted(device: str) -> None:
-    """Scores and values of Eq 8 and Eq 10: 4 T N (T + N) H d; the backward is 2.5 times that."""
+@pytest.mark.parametrize("strategy", ["asymmetric", "symmetric"])
+def test_flops_are_counted(strategy: Any, device: str) -> None:
+    """Scores and values of Eq 8 and Eq 10: 4 T N (T + N) H d, and with T + N - 1 keys in both
+    directions 8 T N (T + N - 1) H d; the backward is 2.5 times that.
+    """
     b, t, n, h, d = SHAPE
     leaves = [x.requires_grad_() for x in make_grids(6, SHAPE, device=device)]
-    forward = 4 * b * t * n * (t + n) * h * d
+    keys = t + n if strategy == "asymmetric" else 2 * (t + n - 1)
+    forward = 4 * b * t * n * keys * h * d
     with FlopCounterMode(display=False) as counter:
-        outs = acmst_attention(*leaves)
+        outs = cross_modal_attention(*leaves, strategy=strategy)
     assert counter.get_total_flops() == forward
     with FlopCounterMode(display=False) as counter:
         (outs[0].sum() + outs[1].sum()).backward()

@@ -77,8 +77,10 @@ def masks(shape: Sequence[int]) -> list[Tensor]:
 def test_matches_the_reference(isa: int, dtype: torch.dtype, size: tuple[int, int, int]) -> None:
     frames, places, width = size
     *inputs, grad = make_grids(4, (2, frames, places, 2, width), dtype=dtype)
+    small = frames * places < 50
     check(inputs, grad, isa)
-    for mask in masks((2, frames, places)):
+    # On large grids two kinds of masks keep the reference quick.
+    for mask in masks((2, frames, places))[: 4 if small else 2]:
         check(inputs, grad, isa, mask)
 
 

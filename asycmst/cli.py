@@ -7,16 +7,28 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from asycmst import info
-from asycmst.commands import demo, evaluate, experiment, predict, split
+from asycmst.commands import (
+    check,
+    demo,
+    evaluate,
+    experiment,
+    phantom,
+    predict,
+    prepare,
+    split,
+)
 from asycmst.commands import info as info_command
-from asycmst.experiments.jobs import JobError
+from asycmst.jobs import JobError
 
 # In the order of the help.
-_MODULES = (demo, split, evaluate, predict, experiment, info_command)
+_MODULES = (demo, phantom, check, prepare, split, evaluate, predict, experiment, info_command)
 
 _EXAMPLES = """\
 examples:
   asycmst demo --out demo/                     train and test on a synthetic phantom
+  asycmst phantom --out clips/                 synthetic clips as files, to try what follows
+  asycmst check clips/manifest.csv             what is wrong with the data
+  asycmst prepare clips/manifest.csv --out cache/
   asycmst split cache/ --out splits/           who is trained on, watched and tested
   asycmst evaluate --checkpoint run/best.ckpt --data cache/ --splits splits/ --out report/
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asycmst import cli
-from asycmst.experiments.jobs import JobError
+from asycmst.jobs import JobError
 
 RUN = "import sys; from asycmst.cli import main; sys.exit(main(sys.argv[1:]))"
 

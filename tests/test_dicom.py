@@ -16,9 +16,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, UltrasoundMultiFrameImageStorage
 
 from asycmst.data.clips import load_clip
-from asycmst.data.dicom import read_dicom
+from asycmst.data.dicom import open_dicom
+from asycmst.data.sampling import Frames, evenly
 
 REAL = Path(pydicom.examples.get_path("ybr_color"))
+
+
+def read_dicom(path: Path, frames: int, size: int, view: str | None = None) -> Frames:
+    return open_dicom(path, view).read(evenly(frames), size)
 
 
 def write_dicom(path: Path, frames: np.ndarray, photometric: str = "RGB", **elements: Any) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from asycmst.experiments.jobs import JobError, run_jobs
+from asycmst.jobs import JobError, run_jobs
 
 
 def shout(job: str, send: Callable[[str], None]) -> str:
@@ -66,7 +66,7 @@ def test_a_failing_job_ends_the_others(job: str, words: str) -> None:
 
 def test_an_interrupt_ends_the_children_in_silence() -> None:
     script = (
-        "import test_jobs as t, asycmst.experiments.jobs as j\n"
+        "import test_jobs as t, asycmst.jobs as j\n"
         "def hear(index, pid): print(pid, flush=True)\n"
         "if __name__ == '__main__':\n"
         "    try: j.run_jobs(t.stumble, ['wait'], processes=1, threads=1, on_message=hear,"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from asycmst.analysis.predict import predict
 from asycmst.config import AsyCMSTConfig
-from asycmst.data.clips import clip_to_tensor, load_clip
+from asycmst.data.clips import clip_to_tensor, load_clip, open_clip
+from asycmst.data.sampling import Frames, Opened
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import save_checkpoint
 
@@ -158,16 +159,27 @@ def test_a_short_clip_and_unequal_lengths_are_told(tmp_path: Path) -> None:
 def test_clips_of_different_length_in_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def timed(path: Path, frames: int, size: int, *, view: object) -> Any:
-        clip = load_clip(path, frames, size)
-        seconds = 10.0 if Path(path).name == "b.npy" else 40.0
-        return clip._replace(times=np.linspace(0, seconds, frames))
+    """The model sees what both clips cover, and the user is told."""
 
-    monkeypatch.setattr("asycmst.analysis.predict.load_clip", timed)
+    def timed(path: Path, view: object) -> Opened:
+        opened = open_clip(path)
+        rate = 1.0 if Path(path).name == "b.npy" else 0.25
+        source = opened.source._replace(times=np.arange(opened.source.frames) / rate)
+
+        def read(choose: Any, size: Any) -> Frames:
+            frames = opened.read(lambda n, _: choose(n, source.times), size)
+            return frames._replace(times=source.times[frames.indices])
+
+        return Opened(source, read)
+
+    monkeypatch.setattr("asycmst.data.pairs.open_clip", timed)
     bus, ceus = write_clip(tmp_path, "b.npy"), write_clip(tmp_path, "c.npy", seed=1)
     found = predict(write_checkpoint(tmp_path), bus, ceus)
+    assert found.bus_frames == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert found.ceus_times_s == [0, 0, 4, 4, 4, 8, 8, 8]
     assert found.warnings == [
-        "BUS lasts 10.0 s and CEUS 40.0 s: the model takes clips of the same time"
+        "CEUS: 3 frames are fewer than the model's 8, some are repeated",
+        "BUS lasts 10.0 s and CEUS 40.0 s: the model takes clips of the same time",
     ]
 
 

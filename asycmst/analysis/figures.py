@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asycmst.analysis.attention_maps import CrossAttentionMaps
 from asycmst.analysis.gradcam import GradCAM
-from asycmst.training.files import replacing
+from asycmst.files import replacing
 
 PLUMBING_TITLE = "Plumbing check, no diagnosis"
 

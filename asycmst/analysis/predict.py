@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import torch
 from asycmst.analysis.attention_maps import cross_attention_maps, has_cross_attention_maps
 from asycmst.analysis.figures import PLUMBING_TITLE, attention_figure
 from asycmst.analysis.gradcam import gradcam_plus_plus
-from asycmst.data.clips import Clip, View, clip_to_tensor, load_clip
+from asycmst.data.clips import Clip, View, clip_to_tensor
+from asycmst.data.pairs import Pair, duration_note, load_pair
+from asycmst.files import replacing
 from asycmst.model import AsyCMST, AsyCMSTOutput
 from asycmst.training.checkpoint import load_checkpoint
-from asycmst.training.files import replacing
 
 PREDICTION_FILE = "prediction.json"
 FIGURE_FILE = "attention.png"
 
 _NOTICE = "Research software, not a medical device: no diagnosis."
-_DURATION_SHARE = 0.1  # clips that differ by more than this share of the longer are not one moment
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,12 @@ def predict(
         raise ValueError(f"{out} is a file: give a folder for {PREDICTION_FILE} and {FIGURE_FILE}")
     model, meta = load_checkpoint(checkpoint)
     frames, size = model.config.frames, model.config.frame_size
-    bus_clip = load_clip(bus, frames, size, view=bus_view)
+    pair = load_pair(bus, ceus, frames, size, bus_view=bus_view, ceus_view=ceus_view)
+    bus_clip, ceus_clip = pair.bus, pair.ceus
     same = Path(bus).resolve() == Path(ceus).resolve() and bus_view == ceus_view
-    ceus_clip = bus_clip if same else load_clip(ceus, frames, size, view=ceus_view)
+    for clip in (bus_clip,) if same else (bus_clip, ceus_clip):
+        for note in clip.notes:
+            warnings.warn(f"{clip.source}: {note}", UserWarning, stacklevel=2)
 
     tensors = clip_to_tensor(bus_clip)[None], clip_to_tensor(ceus_clip)[None]
     with torch.inference_mode():
@@ -114,7 +118,7 @@ def predict(
         ceus_times_s=_seconds(ceus_clip),
         trained_on=None if trained_on is None else str(trained_on),
         plumbing_check=same or synthetic,
-        warnings=_warnings(bus_clip, ceus_clip, same, str(trained_on) if synthetic else None),
+        warnings=_warnings(pair, same, str(trained_on) if synthetic else None),
     )
     if out is not None:
         _write(Path(out), prediction, model, bus_clip, ceus_clip, tensors)
@@ -141,9 +145,9 @@ def _seconds(clip: Clip) -> list[float] | None:
     return None if clip.times is None else [round(float(time), 6) for time in clip.times]
 
 
-def _warnings(bus: Clip, ceus: Clip, same: bool, synthetic: str | None) -> list[str]:
+def _warnings(pair: Pair, same: bool, synthetic: str | None) -> list[str]:
     found = []
-    clips = [("BUS and CEUS", bus)] if same else [("BUS", bus), ("CEUS", ceus)]
+    clips = [("BUS and CEUS", pair.bus)] if same else [("BUS", pair.bus), ("CEUS", pair.ceus)]
     if same:
         found.append("BUS and CEUS are the same clip: a plumbing check, no diagnosis")
     if synthetic is not None:
@@ -156,13 +160,9 @@ def _warnings(bus: Clip, ceus: Clip, same: bool, synthetic: str | None) -> list[
                 f"{name}: {different} frames are fewer than the model's {len(clip.frames)}, some "
                 "are repeated"
             )
-    if bus.times is not None and ceus.times is not None:
-        lengths = float(bus.times[-1]), float(ceus.times[-1])
-        if max(lengths) - min(lengths) > _DURATION_SHARE * max(lengths):
-            found.append(
-                f"BUS lasts {lengths[0]:.1f} s and CEUS {lengths[1]:.1f} s: the model takes clips "
-                "of the same time"
-            )
+    unequal = duration_note(pair.bus_source, pair.ceus_source)
+    if unequal is not None:
+        found.append(unequal)
     return found
 
 

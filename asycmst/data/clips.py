@@ -1,28 +1,30 @@
 """One ultrasound clip from a DICOM, a video, a folder of images or a NumPy file."""
 
 import os
-import re
 import warnings
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from asycmst.data import dicom, video
+from asycmst.data.frame_folder import IMAGE_SUFFIXES, open_folder
 from asycmst.data.sampling import (
+    Choose,
     FloatArray,
     Frames,
     FrameSize,
     IntArray,
+    Opened,
+    Source,
     UInt8Array,
+    evenly,
     fit_frame,
     half,
-    sample_indices,
 )
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 View = Literal["left", "right"]
 
 
@@ -72,12 +74,8 @@ def load_clip(
     """
     if frames < 1 or (size if isinstance(size, int) else min(size)) < 1:
         raise ValueError(f"frames={frames}, size={size}: all must be at least 1")
-    if view not in (None, "left", "right"):
-        raise ValueError(f'view is {view!r}: allowed are "left", "right" and None (all of it)')
+    read = open_clip(path, view).read(evenly(frames), size)
     source = Path(path)
-    if not source.exists():
-        raise FileNotFoundError(f"no file or folder at {source}: check the path and its spelling")
-    read = _read(source, frames, size, view)
     for note in read.notes:
         warnings.warn(f"{source.name}: {note}", UserWarning, stacklevel=2)
     return Clip(read.frames, read.indices, read.times, source.name, read.notes)
@@ -89,18 +87,32 @@ def clip_to_tensor(clip: Clip) -> Tensor:
     return planes.to(torch.float32, memory_format=torch.contiguous_format) / 255.0
 
 
-def _read(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
+def open_clip(path: str | os.PathLike[str], view: View | None = None) -> Opened:
+    """Look at a clip without decoding it: frames, times and size, and how to read it.
+
+    Args:
+        path: the file or folder, of any kind that `load_clip` reads.
+        view: as for `load_clip`.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as `load_clip` does.
+    """
+    if view not in (None, "left", "right"):
+        raise ValueError(f'view is {view!r}: allowed are "left", "right" and None (all of it)')
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"no file or folder at {source}: check the path and its spelling")
     if source.is_dir():
-        return _read_folder(source, frames, size, view)
+        return open_folder(source, view)
     if source.stat().st_size == 0:
         raise ValueError(f"{source} is empty (0 bytes): copy or export it again")
     suffix = source.suffix.lower()
     if suffix == ".npy":
-        return _read_npy(source, frames, size, view)
+        return _open_npy(source, view)
     if suffix in video.SUFFIXES:
-        return video.read_video(source, frames, size, view)
+        return video.open_video(source, view)
     if suffix in dicom.SUFFIXES or dicom.is_dicom(source):
-        return dicom.read_dicom(source, frames, size, view)
+        return dicom.open_dicom(source, view)
     if suffix in IMAGE_SUFFIXES:
         raise ValueError(f"{source} is a single image: give the folder that holds all its frames")
     supported = " ".join(sorted((*video.SUFFIXES, *dicom.SUFFIXES, ".npy")))
@@ -110,89 +122,28 @@ def _read(source: Path, frames: int, size: FrameSize, view: View | None) -> Fram
     )
 
 
-def _read_npy(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
+def _open_npy(path: Path, view: View | None) -> Opened:
     try:
-        array = np.load(source, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
-            f"{source} cannot be read as a NumPy array: it is broken, cut off or holds Python "
+            f"{path} cannot be read as a NumPy array: it is broken, cut off or holds Python "
             "objects; save it again with numpy.save"
         ) from error
     grey = array.ndim == 3
     if array.dtype != np.uint8 or not (grey or (array.ndim == 4 and array.shape[3] == 3)):
         raise ValueError(
-            f"{source} holds {array.dtype} of shape {array.shape}: save uint8 of shape (T, H, W) "
+            f"{path} holds {array.dtype} of shape {array.shape}: save uint8 of shape (T, H, W) "
             "or (T, H, W, 3)"
         )
     if array.size == 0:
-        raise ValueError(f"{source} holds no pixel, its shape is {array.shape}: save a clip")
-    indices = sample_indices(len(array), frames)
-    box = None if view is None else half(array.shape[1], array.shape[2], view)
-    kept = {int(index): fit_frame(array[index], size, box) for index in np.unique(indices)}
-    return Frames(np.stack([kept[int(index)] for index in indices]), indices, None)
+        raise ValueError(f"{path} holds no pixel, its shape is {array.shape}: save a clip")
+    height, width = array.shape[1:3]
+    box = None if view is None else half(height, width, view)
 
+    def read(choose: Choose, size: FrameSize) -> Frames:
+        indices = choose(len(array), None)
+        kept = {int(index): fit_frame(array[index], size, box) for index in np.unique(indices)}
+        return Frames(np.stack([kept[int(index)] for index in indices]), indices, None)
 
-def _read_folder(source: Path, frames: int, size: FrameSize, view: View | None) -> Frames:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f"reading the images of {source.name} needs pillow, which is missing: pip install "
-            '".[train]"'
-        ) from error
-    images = _numbered_images(source)
-    indices = sample_indices(len(images), frames)
-    wanted = set(indices.tolist())
-    kept: dict[int, UInt8Array] = {}
-    first: tuple[int, int] | None = None
-    for index, path in enumerate(images):
-        try:
-            with Image.open(path) as image:
-                # Opening reads the size only; the pixels of frames not sampled stay on disk.
-                width, height = image.size
-                pixels = _rgb(image, path) if index in wanted else None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{path} cannot be read as an image: it is broken, cut off or of another format"
-            ) from error
-        first = first or (width, height)
-        if (width, height) != first:
-            raise ValueError(
-                f"{path} is {width} x {height} pixels and the first image of the folder "
-                f"{first[0]} x {first[1]}: the frames of a clip share one size"
-            )
-        if pixels is not None:
-            box = None if view is None else half(height, width, view)
-            kept[index] = fit_frame(pixels, size, box)
-    return Frames(np.stack([kept[int(index)] for index in indices]), indices, None)
-
-
-def _numbered_images(source: Path) -> list[Path]:
-    """The images of a folder by the numbers in their names: 9 comes before 10."""
-    images: dict[tuple[int, ...], Path] = {}
-    for path in source.iterdir():
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        number = tuple(int(digits) for digits in re.findall(r"\d+", path.stem))
-        if not number:
-            raise ValueError(
-                f"{path} has no number in its name: number the frames of a clip, or move the "
-                "file elsewhere"
-            )
-        if number in images:
-            names = " and ".join(sorted((path.name, images[number].name)))
-            raise ValueError(f"{names} in {source} have the same number: keep one of them")
-        images[number] = path
-    if not images:
-        raise ValueError(
-            f"the folder {source} holds no image: supported are {' '.join(IMAGE_SUFFIXES)}"
-        )
-    return [images[number] for number in sorted(images)]
-
-
-def _rgb(image: Any, path: Path) -> UInt8Array:
-    if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"{path} holds {image.n_frames} images: save one image per file")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{path} is not an 8-bit image (mode {image.mode}): save it as 8-bit")
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return Opened(Source(len(array), None, (height, width), box), read)

@@ -5,7 +5,9 @@ cannot reach a message, a log or a result.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +15,15 @@ import numpy as np
 
 from asycmst.data.sampling import (
     Box,
+    Choose,
     FloatArray,
     Frames,
     FrameSize,
+    Opened,
+    Source,
     UInt8Array,
     fit_frame,
     half,
-    sample_indices,
 )
 
 SUFFIXES = (".dcm", ".dicom")
@@ -59,31 +63,25 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, frames: int, size: FrameSize, view: str | None = None) -> Frames:
-    """Read `frames` frames of a multi-frame DICOM, evenly spread over its length.
+def open_dicom(path: Path, view: str | None = None) -> Opened:
+    """Look at a multi-frame DICOM; reading it decodes the chosen frames only.
 
-    Only the sampled frames are decoded. Colours come out as RGB whatever the file stores
-    (RGB, YBR_FULL, YBR_FULL_422, JPEG 2000's YBR, palettes); grey of more than 8 bits goes
-    through the file's window, or its full range where it has none.
+    Colours come out as RGB whatever the file stores (RGB, YBR_FULL, YBR_FULL_422, JPEG 2000's
+    YBR, palettes); grey of more than 8 bits goes through the file's window, or its full range
+    where it has none. Times come from the frame time vector, the frame time or the cine rate.
 
     A file that describes one two-dimensional image region is cropped to it, which leaves out
     scales and burned-in text; regions beyond the frame are ignored with a note.
 
     Args:
         path: a DICOM file.
-        frames: T, the frames wanted.
-        size: side of the returned frames in pixels, or their (height, width).
         view: "left" or "right" of two side-by-side regions (or of the frame, where the file
             describes no two regions); None for the one region or the whole frame.
-
-    Returns:
-        The sampled frames; times from the frame time vector, the frame time or the cine rate,
-        None where the file states none of them.
 
     Raises:
         ImportError: pydicom is not installed.
         ValueError: the file is broken, cut off, holds a single image, or is compressed in a way
-            no installed decoder reads.
+            no installed decoder reads; reading raises it as well.
     """
     try:
         import pydicom
@@ -91,9 +89,7 @@ def read_dicom(path: Path, frames: int, size: FrameSize, view: str | None = None
         raise ImportError(
             f'reading {path.name} needs pydicom, which is missing: pip install ".[train]"'
         ) from error
-    # pydicom's warnings quote the values of odd tags, identifiers included: keep them silent.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silent():
         try:
             header = _header(pydicom.dcmread(path, True, specific_tags=_HEADER_TAGS))
         except Exception as error:  # pydicom meets broken headers with any kind of error
@@ -108,12 +104,26 @@ def read_dicom(path: Path, frames: int, size: FrameSize, view: str | None = None
             )
         _check_decodable(path, header.dataset)
         box, choice_notes = _choose(header, view)
-        indices = sample_indices(header.frames, frames)
-        wanted = np.unique(indices).tolist()
+    source = Source(
+        frames=header.frames,
+        times=header.times,
+        size=(header.rows, header.columns),
+        box=box,
+        notes=(*header.notes, *choice_notes),
+    )
+    return Opened(source, partial(_read, path, header, source))
+
+
+def _read(
+    path: Path, header: "_Header", source: Source, choose: Choose, size: FrameSize
+) -> Frames:
+    indices = choose(source.frames, source.times)
+    wanted = np.unique(indices).tolist()
+    with _silent():
         try:
             images = _images(path, header.dataset, wanted)
             kept = {
-                index: fit_frame(image, size, box)
+                index: fit_frame(image, size, source.box)
                 for index, image in zip(wanted, images, strict=True)
             }
         except Exception as error:  # the decoders behind pydicom raise any kind of error
@@ -125,9 +135,17 @@ def read_dicom(path: Path, frames: int, size: FrameSize, view: str | None = None
     return Frames(
         frames=np.stack([kept[int(index)] for index in indices]),
         indices=indices,
-        times=None if header.times is None else header.times[indices],
-        notes=(*header.notes, *choice_notes),
+        times=None if source.times is None else source.times[indices],
+        notes=source.notes,
     )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """pydicom's warnings quote the values of odd tags, identifiers included: keep them silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Header(NamedTuple):

@@ -1,5 +1,6 @@
 """Which frames of a clip are kept, and how a frame becomes an RGB image of a given size."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,44 @@ class Box(NamedTuple):
     top: int
     right: int
     bottom: int
+
+
+class Source(NamedTuple):
+    """What a reader finds out about a clip before it decodes it.
+
+    Attributes:
+        frames: n, the frames of the clip.
+        times: shape (n,), float64, seconds after the first frame, non-decreasing; None where the
+            source states no time.
+        size: (height, width) of a whole frame in pixels.
+        box: the part of every frame that is kept, None for all of it.
+        notes: one line each, what a user should know about how the source is read.
+        numbers: shape (n,), int64, the number in the name of each image of a folder; None where
+            frames are simply counted from 0.
+    """
+
+    frames: int
+    times: FloatArray | None
+    size: tuple[int, int]
+    box: Box | None = None
+    notes: tuple[str, ...] = ()
+    numbers: IntArray | None = None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the first frame to the last, None where unknown."""
+        return None if self.times is None else float(self.times[-1])
+
+
+Choose = Callable[[int, FloatArray | None], IntArray]
+"""From the frames a source holds and their times (n,) or None: the indices (T,) to read."""
+
+
+class Opened(NamedTuple):
+    """A clip that was looked at and can be read."""
+
+    source: Source
+    read: Callable[[Choose, FrameSize], "Frames"]
 
 
 class Frames(NamedTuple):
@@ -63,6 +102,11 @@ def sample_indices(available: int, frames: int) -> IntArray:
     return np.arange(frames, dtype=np.int64) * (available - 1) // max(frames - 1, 1)
 
 
+def evenly(frames: int) -> Choose:
+    """Choose `frames` frames by :func:`sample_indices`, whatever their times."""
+    return lambda available, times: sample_indices(available, frames)
+
+
 def fit_frame(frame: UInt8Array, size: FrameSize, box: Box | None = None) -> UInt8Array:
     """Crop a frame, turn grey into RGB and resize it.
 
@@ -85,6 +129,28 @@ def fit_frame(frame: UInt8Array, size: FrameSize, box: Box | None = None) -> UIn
     if planes.shape[1:] != target:
         planes = F.interpolate(planes[None], size=target, mode="bilinear", antialias=True)[0]
     return planes.expand(3, *target).permute(1, 2, 0).contiguous().numpy()
+
+
+def fit_mask(
+    mask: NDArray[np.bool_], size: FrameSize, box: Box | None = None
+) -> NDArray[np.bool_]:
+    """Crop a mask and resize it to the nearest pixel, so that it stays a mask (IN3).
+
+    Args:
+        mask: shape (H, W), bool, in the pixels of a whole frame.
+        size: side of the result in pixels, or its (height, width).
+        box: the part to keep, or None for all of it.
+
+    Returns:
+        Shape (height, width), bool, aligned with what `fit_frame` makes of the frame.
+    """
+    target = (size, size) if isinstance(size, int) else size
+    if box is not None:
+        mask = mask[box.top : box.bottom, box.left : box.right]
+    planes = torch.from_numpy(np.array(mask, dtype=np.uint8, order="C"))[None, None]
+    # "nearest-exact" samples pixel centres; "nearest" would move the mask by half a pixel.
+    fitted = F.interpolate(planes, size=target, mode="nearest-exact")[0, 0].numpy()
+    return np.asarray(fitted, dtype=np.bool_)
 
 
 def half(height: int, width: int, side: str, box: Box | None = None) -> Box:

@@ -1,18 +1,21 @@
 """Frames and presentation times of a video file, decoded by PyAV one frame at a time."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from asycmst.data.sampling import (
+    Choose,
     FloatArray,
     Frames,
     FrameSize,
+    Opened,
+    Source,
     UInt8Array,
     fit_frame,
     half,
-    sample_indices,
 )
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -30,26 +33,24 @@ class _Pass(NamedTuple):
     damaged: int
 
 
-def read_video(path: Path, frames: int, size: FrameSize, view: str | None = None) -> Frames:
-    """Read `frames` frames of a video, evenly spread over its length.
+def open_video(path: Path, view: str | None = None) -> Opened:
+    """Look at a video; its packets are counted and none is decoded.
 
-    The packets are counted first, then the file is decoded once from start to end, and only
-    sampled frames are converted, resized and kept. Where packets and frames differ in number
-    (hidden frames of some codecs) a second decoding pass uses the true number.
+    Reading decodes the file once from start to end, and only chosen frames are converted,
+    resized and kept. Where the packets tell another number of frames, or other times, than
+    decoding finds (hidden frames of some codecs), a second decoding pass goes by the truth.
 
     Args:
         path: an mp4, avi, mov, mkv or webm file.
-        frames: T, the frames wanted.
-        size: side of the returned frames in pixels, or their (height, width).
         view: "left" or "right" half of every frame, None for all of it.
 
     Returns:
-        The sampled frames; times are the exact presentation times less the first one, None
-        where the file states none.
+        The clip; times are the exact presentation times less the first one, None where the file
+        states none.
 
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: the file is broken, cut off, or has no picture.
+        ValueError: the file is broken, cut off, or has no picture; reading raises it as well.
     """
     try:
         import av
@@ -58,25 +59,46 @@ def read_video(path: Path, frames: int, size: FrameSize, view: str | None = None
             f'reading {path.name} needs PyAV, which is missing: pip install ".[train]"'
         ) from error
     try:
-        expected = _count_packets(path)
-        while True:
-            found = _decode(path, expected, frames, size, view)
-            if len(found.times) == expected:
-                break
-            expected = len(found.times)
+        packets = _read_packets(path)
     except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{path} cannot be decoded as a video ({error.strerror}): it is broken, cut off or "
-            "of another format; export it again"
-        ) from error
-    indices = sample_indices(expected, frames)
-    times = _seconds_after_first(found.times)
-    notes = [f"{found.damaged} of {expected} video frames are damaged"] if found.damaged else []
+        raise _undecodable(path, error) from error
+    height, width = packets.size
+    source = Source(
+        frames=len(packets.times),
+        times=_seconds_after_first(packets.times),
+        size=packets.size,
+        box=None if view is None else half(height, width, view),
+    )
+    return Opened(source, partial(_read, path, source, view))
+
+
+def _read(path: Path, source: Source, view: str | None, choose: Choose, size: FrameSize) -> Frames:
+    import av
+
+    available, times = source.frames, source.times
+    try:
+        while True:
+            indices = choose(available, times)
+            found = _decode(path, set(indices.tolist()), size, view)
+            available, times = len(found.times), _seconds_after_first(found.times)
+            indices = choose(available, times)
+            if found.kept.keys() >= set(indices.tolist()):
+                break
+    except av.error.FFmpegError as error:
+        raise _undecodable(path, error) from error
+    notes = [f"{found.damaged} of {available} video frames are damaged"] if found.damaged else []
     return Frames(
         frames=np.stack([found.kept[int(index)] for index in indices]),
         indices=indices,
         times=None if times is None else times[indices],
         notes=tuple(notes),
+    )
+
+
+def _undecodable(path: Path, error: Any) -> ValueError:
+    return ValueError(
+        f"{path} cannot be decoded as a video ({error.strerror}): it is broken, cut off or of "
+        "another format; export it again"
     )
 
 
@@ -89,27 +111,37 @@ def _picture_stream(container: Any, path: Path) -> Any:
     return stream
 
 
-def _count_packets(path: Path) -> int:
+class _Packets(NamedTuple):
+    times: list[float | None]
+    size: tuple[int, int]
+
+
+def _read_packets(path: Path) -> _Packets:
+    """The presentation time of every packet, and the (height, width) of a frame."""
     import av
 
     with av.open(str(path)) as container:
         stream = _picture_stream(container, path)
-        packets = sum(1 for packet in container.demux(stream) if packet.size)
+        times = [
+            None if packet.pts is None else float(packet.pts * packet.time_base)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
         stated = stream.frames
-    if packets == 0:
+        size = stream.codec_context.height, stream.codec_context.width
+    if not times:
         raise ValueError(f"{path} holds no frame: it is empty or cut off; export it again")
-    if packets < stated * (1 - _CUT_SHARE):
+    if len(times) < stated * (1 - _CUT_SHARE):
         raise ValueError(
-            f"{path} is cut off: it holds {packets} of the {stated} frames its header states; "
+            f"{path} is cut off: it holds {len(times)} of the {stated} frames its header states; "
             "copy or export it again"
         )
-    return packets
+    return _Packets(sorted(times, key=lambda time: time or 0.0), size)
 
 
-def _decode(path: Path, expected: int, frames: int, size: FrameSize, view: str | None) -> _Pass:
+def _decode(path: Path, wanted: set[int], size: FrameSize, view: str | None) -> _Pass:
     import av
 
-    wanted = set(sample_indices(expected, frames).tolist())
     kept: dict[int, UInt8Array] = {}
     times: list[float | None] = []
     damaged = 0

@@ -24,12 +24,12 @@ from asycmst.data.ideal_observer import ideal_observer_auc
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
 from asycmst.experiments.console import run_display
-from asycmst.experiments.jobs import run_jobs
 from asycmst.experiments.machine import describe, thread_plan
 from asycmst.experiments.ops_check import STRATEGIES, OpsCheck, Shape, check_ops
 from asycmst.experiments.real_clip import RealClipCheck, check_real_clip
 from asycmst.experiments.results_folder import staged_results
 from asycmst.experiments.study import Outcome, Run, Sizes, execute, split_seed
+from asycmst.jobs import run_jobs
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import load_checkpoint
 from asycmst.training.recipe import Recipe

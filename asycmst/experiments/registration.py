@@ -18,10 +18,10 @@ from asycmst.config import AsyCMSTConfig
 from asycmst.data.ideal_observer import ideal_observer_auc
 from asycmst.data.phantom import PhantomConfig
 from asycmst.experiments.console import run_display
-from asycmst.experiments.jobs import run_jobs
 from asycmst.experiments.machine import describe, thread_plan
 from asycmst.experiments.study import Design, Outcome, Run, Sizes, execute, facts
-from asycmst.training.files import write_text
+from asycmst.files import write_text
+from asycmst.jobs import run_jobs
 from asycmst.training.recipe import Recipe
 
 DESIGNS: tuple[Design, ...] = ("full", "no cross-attention", "early fusion")

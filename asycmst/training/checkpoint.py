@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from asycmst.config import AsyCMSTConfig
+from asycmst.files import replacing
 from asycmst.model import AsyCMST
-from asycmst.training.files import replacing
 
 _FORMAT = 1
 _MODEL = "asycmst"

@@ -45,7 +45,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = command(script=script)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("demo", "split", "evaluate", "predict", "experiment", "info", "examples:"):
+    for words in (*cli._COMMANDS, "examples:"):
         assert words in done.stdout
 
 
@@ -55,6 +55,9 @@ def test_help_imports_nothing_heavy() -> None:
         ("demo",),
         ("split",),
         ("evaluate",),
+        ("phantom",),
+        ("check",),
+        ("prepare",),
         ("predict",),
         ("experiment",),
         ("experiment", "registration"),
@@ -89,6 +92,15 @@ def test_each_command_explains_itself(
             ("predict", "--checkpoint", "{folder}/file", "--bus", "b", "--ceus", "c"),
             "is truncated or no checkpoint",
         ),
+        (("phantom", "--out", "{folder}"), "exists: give a new folder"),
+        (("phantom", "--out", "o", "--format", "gif"), "invalid choice: 'gif'"),
+        (("check", "{folder}/none.csv"), "no manifest at"),
+        (("prepare", "{folder}/none.csv", "--out", "{folder}/o"), "no manifest at"),
+        (
+            ("prepare", "{folder}/file", "--out", "{folder}/o"),
+            "has no column id, bus, ceus, label",
+        ),
+        (("prepare", "{folder}/file"), "required: --out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -63,7 +63,7 @@ def test_annotated_frames_are_preferred_within_half_a_slot(sampled, timed: bool)
     bus, ceus = clip(times, 41), clip(times, 41)
     # Slots at 0, 10, 20, 30, 40: 6 and 13 compete for the second, 25 is between two.
     found = sampled(bus, ceus, 5, annotated=[13, 6, 25, 38])
-    assert found[0] == [0, 13, 25, 25, 38]
+    assert found[0] == [0, 13, 25, 30, 38]
     assert found[1] == found[0], "CEUS follows to the same moment"
     assert sampled(bus, ceus, 5, annotated=[99])[0] == [0, 10, 20, 30, 40]
 

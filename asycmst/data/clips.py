@@ -117,7 +117,7 @@ def open_clip(path: str | os.PathLike[str], view: View | None = None) -> Opened:
         raise ValueError(f"{source} is a single image: give the folder that holds all its frames")
     supported = " ".join(sorted((*video.SUFFIXES, *dicom.SUFFIXES, ".npy")))
     raise ValueError(
-        f"{source.name} has the suffix {suffix or '(none)'}: supported are {supported} and a "
+        f"{source} has the suffix {suffix or '(none)'}: supported are {supported} and a "
         "folder of images"
     )
 

@@ -4,6 +4,7 @@ Only the tags named here are read. Names and identifiers of patients are never p
 cannot reach a message, a log or a result.
 """
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -142,10 +143,16 @@ def _read(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """pydicom's warnings quote the values of odd tags, identifiers included: keep them silent."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """pydicom's warnings and log quote odd tags and file names, identifiers included."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 class _Header(NamedTuple):

@@ -114,8 +114,8 @@ def _numbered_images(source: Path) -> dict[tuple[int, ...], Path]:
                 "file elsewhere"
             )
         if number in images:
-            names = " and ".join(sorted((path.name, images[number].name)))
-            raise ValueError(f"{names} in {source} have the same number: keep one of them")
+            names = " and ".join(sorted((str(path), str(images[number]))))
+            raise ValueError(f"{names} have the same number: keep one of them")
         images[number] = path
     if not images:
         raise ValueError(

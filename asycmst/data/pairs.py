@@ -166,9 +166,13 @@ def _towards(
     if not len(annotated):
         return chosen
     half_a_slot = (slots[-1] - slots[0]) / max(len(slots) - 1, 1) / 2
-    candidates = annotated[nearest(positions[annotated], slots)]
-    close = np.abs(positions[candidates] - slots) <= half_a_slot + _ROUNDING
-    return np.where(close, candidates, chosen)
+    offsets = positions[annotated] - slots[:, None]
+    distances = np.abs(offsets)
+    # A frame at the very middle of two slots belongs to the earlier one only.
+    near = (offsets > _ROUNDING - half_a_slot) & (offsets <= half_a_slot + _ROUNDING)
+    near |= distances <= _ROUNDING
+    best = np.where(near, distances, np.inf).argmin(axis=1)
+    return np.where(near.any(axis=1), annotated[best], chosen)
 
 
 def _clip(read: Frames, path: str | os.PathLike[str]) -> Clip:

@@ -1,6 +1,7 @@
 """Messages about a case that name the case and none of its files.
 
-File names often are patients' names. A message says "the BUS clip" instead.
+File names often are patients' names. A message says "the BUS clip" instead. It relies on readers
+to write whole paths into their messages, never a bare name.
 """
 
 import re
@@ -11,25 +12,22 @@ from asycmst.data.manifest import Case
 
 def without_names(error: BaseException, case: Case) -> str:
     """The text of an error about a case's sources, in one line, with no file name in it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    # One file may be both clips, side by side.
-    same = case.bus == case.ceus
-    sources = [(case.bus, "the clip" if same else "the BUS clip"), (case.ceus, "the CEUS clip")]
+    sources = [(case.bus, "the BUS clip"), (case.ceus, "the CEUS clip")]
+    if case.bus == case.ceus:  # side by side
+        sources = [(case.bus, "the clip")]
     if case.mask is not None:
         sources.append((case.mask, "the mask"))
+    places = dict(sources)
     for path, role in sources:
-        for inner in sorted(_inner(path), key=lambda inner: -len(inner.name)):
+        for inner in _inner(path):
             numbers = re.findall(r"\d+", inner.stem)
-            place = f"image {numbers[-1]} of {role}" if numbers else f"an image of {role}"
-            text = _replace(text, inner, place)
-        text = _replace(text, path, role)
-    return text
-
-
-def _replace(text: str, path: Path, role: str) -> str:
-    text = text.replace(str(path), role)
-    # As a word of its own: a file may be called "1" or "a".
-    return re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", lambda _: role, text)
+            places[inner] = f"image {numbers[-1]} of {role}" if numbers else f"an image of {role}"
+    text = str(error)
+    # The longest first: a path may be the beginning of another.
+    for path in sorted(places, key=lambda path: -len(str(path))):
+        for spelling in (repr(str(path)), str(path)):  # the first is how OSError quotes
+            text = text.replace(spelling, places[path])
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _inner(path: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from asycmst.commands import (
     demo,
     evaluate,
     experiment,
+    fit,
     phantom,
     predict,
     prepare,
@@ -21,7 +22,7 @@ from asycmst.commands import info as info_command
 from asycmst.jobs import JobError
 
 # In the order of the help.
-_MODULES = (demo, phantom, check, prepare, split, evaluate, predict, experiment, info_command)
+_MODULES = (demo, phantom, check, prepare, split, fit, evaluate, predict, experiment, info_command)
 
 _EXAMPLES = """\
 examples:
@@ -30,6 +31,7 @@ examples:
   asycmst check clips/manifest.csv             what is wrong with the data
   asycmst prepare clips/manifest.csv --out cache/
   asycmst split cache/ --out splits/           who is trained on, watched and tested
+  asycmst fit demo data.cache=cache data.splits=splits data.fold=1 --out run/
   asycmst evaluate --checkpoint run/best.ckpt --data cache/ --splits splits/ --out report/
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4
   asycmst experiment registration --out reg/   what misregistration costs each design

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "PIL",
         "tensorboard",
         "rich",
+        "yaml",
     ),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "test": ("pytest", "pytest_benchmark", "hypothesis", "ruff", "mypy"),
@@ -62,6 +64,13 @@ def version() -> str:
         return importlib.metadata.version("asycmst")
     except importlib.metadata.PackageNotFoundError:
         return "not installed (run from a source folder)"
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def report() -> str:

@@ -32,9 +32,16 @@ class AsyCMSTLoss(nn.Module):
 
     Args:
         config: Weights, clamp and the scope of Dice; None is `AsyCMSTConfig.paper()`.
+        class_weights: Of benign and malignant in L_Diag, which then is a weighted mean.
     """
 
-    def __init__(self, config: AsyCMSTConfig | None = None) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        config: AsyCMSTConfig | None = None,
+        class_weights: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         config = AsyCMSTConfig.paper() if config is None else config
         self.fss_clamp = config.fss_clamp
@@ -42,6 +49,8 @@ class AsyCMSTLoss(nn.Module):
         self.segmentation_weight = config.segmentation_weight
         self.pieces = _PIECES[config.dice_scope]
         self.dice = DiceLoss(smooth_nr=_EPSILON, smooth_dr=_EPSILON, reduction="none")
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(
         self,
@@ -68,7 +77,9 @@ class AsyCMSTLoss(nn.Module):
             ValueError: A shape does not fit, or `mask_valid` comes without `mask`.
         """
         _check(output, label, mask, mask_valid)
-        diagnosis = F.cross_entropy(_widen(output.logits), label.long())
+        logits = _widen(output.logits)
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        diagnosis = F.cross_entropy(logits, label.long(), weights)
         fss = segmentation = diagnosis.new_zeros(())
         if output.frame_scores is not None:
             fss = fss_ranking_loss(
@@ -78,6 +89,24 @@ class AsyCMSTLoss(nn.Module):
             segmentation = self._segmentation(output.mask_logits, mask, mask_valid, frame_lengths)
         total = diagnosis + self.fss_weight * fss + self.segmentation_weight * segmentation
         return AsyCMSTLosses(total, diagnosis, fss, segmentation)
+
+    def divisors(self, label: Tensor, mask_valid: Tensor) -> Tensor:
+        """What the means of L_Diag, L_FSS and L_Seg of a batch divide by.
+
+        The loss of a batch that is computed in parts is the sum of the parts' means, each times
+        its divisor over the sum of all divisors.
+
+        Args:
+            label: Integer (B,).
+            mask_valid: Bool (B, T).
+
+        Returns:
+            float32 (3,): the sum of the class weights, the samples, and the Dice losses.
+        """
+        samples = torch.ones_like(label, dtype=torch.float32)
+        weights = samples if self.class_weights is None else self.class_weights[label]
+        pieces = self.pieces(mask_valid[:, :, None, None]).flatten(1).any(1)
+        return torch.stack((weights.sum(), samples.sum(), pieces.sum().float()))
 
     def _segmentation(
         self,

@@ -53,6 +53,7 @@ def test_help_imports_nothing_heavy() -> None:
     "arguments",
     [
         ("demo",),
+        ("fit",),
         ("split",),
         ("evaluate",),
         ("phantom",),
@@ -82,6 +83,17 @@ def test_each_command_explains_itself(
         (("split", "cache"), "required: --out"),
         (("split", "c", "--out", "o", "--cover", "some"), "argument --cover: invalid choice"),
         (("evaluate", "--out", "o"), "required: --checkpoint, --data"),
+        (("fit",), "one of the arguments --config --resume is required"),
+        (("fit", "--config", "demo"), "a run needs a folder; give --out FOLDER"),
+        (("fit", "--config", "none.yaml", "--out", "o"), "no file none.yaml; give --config a"),
+        (("fit", "--config", "paper", "--out", "{folder}/o"), "no data; give data.cache=FOLDER"),
+        (
+            ("fit", "--config", "demo", "--out", "o", "run.sed=1"),
+            "no setting run.sed; did you mean",
+        ),
+        (("fit", "--config", "demo", "--out", "{folder}"), "holds files that are no run; give"),
+        (("fit", "--resume", "{folder}"), "holds no run; a run's folder has a config.yaml"),
+        (("fit", "--resume", "{folder}", "run.seed=1"), "--resume takes the settings of its"),
         (("demo", "--out", "{folder}/file"), "file is a file; give --out a folder"),
         (("demo", "--out", "{folder}"), "holds files that are not results of `asycmst demo`"),
         (

@@ -39,7 +39,10 @@ CONFIG = replace(
     decoder_channels=(4, 4),
 )
 TINY = Settings(
-    CONFIG, PhantomConfig(frames=2, size=32), Sizes(8, 4, 8), Recipe(epochs=1, batch_size=4)
+    CONFIG,
+    PhantomConfig(frames=2, size=32),
+    Sizes(8, 4, 8),
+    replace(Recipe.demo(), epochs=1, batch_size=4),
 )
 
 
@@ -136,7 +139,7 @@ def test_the_registration_study_resumes(tmp_path: Path, monkeypatch: pytest.Monk
         run.write_text(json.dumps(stored))
     assert run_registration(tmp_path, seeds=1, threads=1, console=console, **config) == cells
 
-    other = config | {"recipe": Recipe(epochs=2)}
+    other = config | {"recipe": replace(Recipe.demo(), epochs=2)}
     with pytest.raises(ValueError, match="was trained with other settings"):
         run_registration(tmp_path, seeds=1, console=console, **other)
     files[1].write_text("{")

@@ -1,7 +1,6 @@
 """Training: it learns, it repeats itself bit for bit, and it keeps quiet."""
 
 import logging
-import math
 import os
 import random
 import signal
@@ -20,7 +19,7 @@ from asycmst.model import AsyCMST
 from asycmst.training.augmentation import Augmentation
 from asycmst.training.fit import Fitted, fit
 from asycmst.training.module import Progress, Report
-from asycmst.training.recipe import Recipe, build_optimizer
+from asycmst.training.recipe import Recipe
 from asycmst.training.start import start_at_base_rate
 
 CONFIG = replace(
@@ -52,7 +51,7 @@ def run(
         AsyCMSTLoss(CONFIG),
         train,
         validation,
-        Recipe(**{"epochs": 2, "batch_size": 4, **recipe}),  # type: ignore[arg-type]
+        replace(Recipe.demo(), **{"epochs": 2, "batch_size": 4, **recipe}),  # type: ignore[arg-type]
         seed=seed,
         report=report,
     )
@@ -148,27 +147,11 @@ def test_an_interrupt_is_an_interrupt(train: PhantomDataset, validation: Phantom
 
 
 def test_a_diverged_run_is_named(train: PhantomDataset, validation: PhantomDataset) -> None:
-    with pytest.raises(FloatingPointError, match="not finite in any of 1 epochs; lower learning"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"loss is nan in epoch 1, step 2 of 3; lower learning_rate=1e.30 or",
+    ):
         run(train, validation, epochs=1, learning_rate=1e30)
-
-
-def test_the_optimiser_is_adamw_under_one_cycle() -> None:
-    layer = torch.nn.Linear(1, 1)
-    recipe = Recipe(learning_rate=0.01, weight_decay=0.1)
-    optimizer, schedule = build_optimizer(layer.parameters(), recipe, total_steps=20)
-    assert isinstance(optimizer, torch.optim.AdamW)
-    assert optimizer.param_groups[0]["weight_decay"] == 0.1
-    rates = []
-    for _ in range(20):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert max(rates) == pytest.approx(0.01, rel=0.05)
-    assert rates[0] < 0.001 and rates[-1] < 0.0001
-    peak = rates.index(max(rates))
-    assert peak == 1  # a tenth of the steps, counted from 0
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
 def test_the_decoder_starts_at_the_share_of_nodule_pixels(train: PhantomDataset) -> None:
@@ -194,24 +177,6 @@ def test_gradients_are_clipped_only_when_asked(
     free, loose, tight = final_loss(None), final_loss(1e6), final_loss(1e-6)
     assert free == loose
     assert free != tight
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"epochs": 0}, "epochs=0"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"learning_rate": math.nan}, "learning_rate=nan"),
-        ({"warm_up": 1.0}, "warm_up=1.0"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
-        ({"gradient_clip": 0.0}, "gradient_clip=0.0"),
-    ],
-    ids=lambda value: str(value) if isinstance(value, str) else "",
-)
-def test_a_wrong_recipe_is_refused(fields: dict[str, float], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Recipe(**fields)  # type: ignore[arg-type]
 
 
 def batch_of(frames: torch.Tensor) -> Item:

@@ -17,8 +17,8 @@ def read_cases(data: Path) -> "Sequence[MarkedCase]":
     Raises:
         FileNotFoundError, ValueError: `data` is neither, or damaged.
     """
-    from asycmst.data.cache import read_cache  # type: ignore[import-not-found, unused-ignore]
-    from asycmst.data.manifest import read_manifest  # type: ignore[import-not-found, unused-ignore]
+    from asycmst.data.cache import read_cache
+    from asycmst.data.manifest import read_manifest
 
     if data.is_dir():
         try:
@@ -38,7 +38,7 @@ def open_cache(
     Raises:
         FileNotFoundError, ValueError: there is no finished cache in `folder`.
     """
-    from asycmst.data.cache import read_cache  # type: ignore[import-not-found, unused-ignore]
-    from asycmst.data.cached import CachedDataset  # type: ignore[import-not-found, unused-ignore]
+    from asycmst.data.cache import read_cache
+    from asycmst.data.cached import CachedDataset
 
     return read_cache(folder).cases, lambda ids: CachedDataset(folder, ids)

@@ -1,6 +1,6 @@
 """Phantom samples as the tensors that a model and its loss take."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class PhantomDataset(Dataset[Item]):
             mask=torch.tensor(sample.mask),
             mask_valid=torch.ones(len(sample.mask), dtype=torch.bool),
             label=torch.tensor(sample.label, dtype=torch.int64),
-            id=f"{self.config.domain}-{self.seed}-{index}",
+            id=self._id(index),
         )
 
     def sample(self, index: int) -> PhantomSample:
@@ -75,9 +75,21 @@ class PhantomDataset(Dataset[Item]):
         """Share of nodule pixels among all pixels of all samples."""
         return float(np.mean([sample.mask.mean() for sample in self._samples]))
 
+    def ids(self) -> list[str]:
+        """The id of each sample."""
+        return [self._id(index) for index in range(len(self))]
+
+    def _id(self, index: int) -> str:
+        return f"{self.config.domain}-{self.seed}-{index}"
+
     def labels(self) -> NDArray[np.int64]:
         """int64 (size,), 1 = malignant."""
         return np.array([sample.label for sample in self._samples], dtype=np.int64)
+
+
+def split_seed(seed: int, split: Literal["train", "validation", "test"]) -> int:
+    """The phantom seed of a split; no two splits of any two seeds share one."""
+    return 3 * seed + ("train", "validation", "test").index(split)
 
 
 def _to_float(pixels: NDArray[np.uint8]) -> torch.Tensor:

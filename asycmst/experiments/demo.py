@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,13 +22,13 @@ from asycmst.analysis.metrics import bootstrap_auc_ci, classification_metrics
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.ideal_observer import ideal_observer_auc
 from asycmst.data.phantom import PhantomConfig
-from asycmst.data.samples import PhantomDataset
+from asycmst.data.samples import PhantomDataset, split_seed
 from asycmst.experiments.console import run_display
 from asycmst.experiments.machine import describe, thread_plan
 from asycmst.experiments.ops_check import STRATEGIES, OpsCheck, Shape, check_ops
 from asycmst.experiments.real_clip import RealClipCheck, check_real_clip
 from asycmst.experiments.results_folder import staged_results
-from asycmst.experiments.study import Outcome, Run, Sizes, execute, split_seed
+from asycmst.experiments.study import Outcome, Run, Sizes, execute
 from asycmst.jobs import run_jobs
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import load_checkpoint
@@ -75,7 +75,7 @@ def settings(fast: bool) -> Settings:
         AsyCMSTConfig.demo(),
         PhantomConfig.demo(),
         Sizes.fast() if fast else Sizes(),
-        Recipe(epochs=8) if fast else Recipe(),
+        replace(Recipe.demo(), epochs=8) if fast else Recipe.demo(),
     )
 
 

@@ -1,6 +1,5 @@
 """What a measurement ran on."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 import asycmst_ops
+from asycmst.info import usable_cores
 
 
 class ThreadPlan(NamedTuple):
@@ -30,13 +30,6 @@ def thread_plan(threads: int | None) -> ThreadPlan:
     if total < 1:
         raise ValueError(f"threads={threads} is not allowed; use 1 or more")
     return ThreadPlan(processes=min(2, total), threads_each=max(1, total // 2))
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:

@@ -8,6 +8,7 @@ misregistration. The ideal observer reads latents, so its figures hold for any r
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def run_registration(
     console = Console() if console is None else console
     config = AsyCMSTConfig.demo() if config is None else config
     sizes = Sizes() if sizes is None else sizes
-    recipe = Recipe() if recipe is None else recipe
+    recipe = Recipe.demo() if recipe is None else recipe
     plan = thread_plan(threads)
     runs = [
         Run(design, config, _phantom(config, pixels), sizes, recipe, seed)
@@ -149,6 +150,7 @@ def _is_finished(folder: Path, run: Run) -> bool:
         settings = json.loads(file.read_text(encoding="utf-8"))["settings"]
         # A run of an older version lacks newer fields, whose defaults are what it did.
         settings["config"] = AsyCMSTConfig.from_dict(settings["config"]).to_dict()
+        settings["recipe"] = asdict(Recipe.demo()) | settings["recipe"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged; delete it to repeat that training") from error
     if settings != facts(run):

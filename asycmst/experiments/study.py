@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from asycmst.analysis.predict_dataset import Predictions, predict_dataset
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
-from asycmst.data.samples import PhantomDataset
+from asycmst.data.samples import PhantomDataset, split_seed
 from asycmst.experiments.baselines import EarlyFusion, parameter_count
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
@@ -83,11 +83,6 @@ def facts(run: Run) -> dict[str, Any]:
         "recipe": asdict(run.recipe),
         "seed": run.seed,
     }
-
-
-def split_seed(seed: int, split: Literal["train", "validation", "test"]) -> int:
-    """The phantom seed of a split; no two splits of any two seeds share one."""
-    return 3 * seed + ("train", "validation", "test").index(split)
 
 
 def build_model(design: Design, config: AsyCMSTConfig) -> AsyCMST | EarlyFusion:

@@ -1,9 +1,10 @@
-"""Random flips and crops, drawn once per clip and applied alike to both modalities and the mask.
+"""Random flips and shifts, drawn once per clip and applied alike to both modalities and the mask.
 
 Only whole pixels move, so speckle keeps its grain, which interpolation would smooth in training
 and not in testing. Time is never touched: frame self-sorting needs the order of frames.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,15 +38,18 @@ class Augmentation:
         if not 0 <= self.shift < 0.5:
             raise ValueError(f"shift={self.shift} is not allowed; use [0, 0.5)")
 
-    def __call__(self, batch: Item) -> Item:
-        """A new batch; each clip gets its own draw from torch's global generator.
+    def __call__(self, batch: Item, generators: Sequence[torch.Generator] | None = None) -> Item:
+        """A new batch; each clip gets its own draw.
 
         Args:
             batch: collated items: bus and ceus (B, 3, T, H, W), mask (B, T, H, W).
+            generators: one for each clip; None draws from torch's global generator.
         """
         clips = [
-            self._augment(bus, ceus, mask)
-            for bus, ceus, mask in zip(batch["bus"], batch["ceus"], batch["mask"], strict=True)
+            self._augment(bus, ceus, mask, None if generators is None else generators[index])
+            for index, (bus, ceus, mask) in enumerate(
+                zip(batch["bus"], batch["ceus"], batch["mask"], strict=True)
+            )
         ]
         bus, ceus, mask = (torch.stack(parts) for parts in zip(*clips, strict=True))
         return Item(
@@ -58,12 +62,16 @@ class Augmentation:
         )
 
     def _augment(
-        self, bus: torch.Tensor, ceus: torch.Tensor, mask: torch.Tensor
+        self,
+        bus: torch.Tensor,
+        ceus: torch.Tensor,
+        mask: torch.Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = mask.shape[-2:]
-        horizontal, vertical = torch.rand(2).tolist()
-        down = _draw_shift(int(self.shift * height))
-        right = _draw_shift(int(self.shift * width))
+        horizontal, vertical = torch.rand(2, generator=generator).tolist()
+        down = _draw_shift(int(self.shift * height), generator)
+        right = _draw_shift(int(self.shift * width), generator)
         axes = [-1] * (horizontal < self.horizontal_flip) + [-2] * (vertical < self.vertical_flip)
 
         def move(frames: torch.Tensor) -> torch.Tensor:
@@ -77,5 +85,5 @@ class Augmentation:
         return move(bus), move(ceus), move(mask.to(bus.dtype)).to(mask.dtype)
 
 
-def _draw_shift(limit: int) -> int:
-    return int(torch.randint(-limit, limit + 1, ()))
+def _draw_shift(limit: int, generator: torch.Generator | None) -> int:
+    return int(torch.randint(-limit, limit + 1, (), generator=generator))

@@ -1,7 +1,6 @@
 """Train a model on samples; the same seed gives the same weights, bit for bit."""
 
 import logging
-import math
 import signal
 import time
 import warnings
@@ -10,12 +9,13 @@ from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from asycmst.data.samples import Item
-from asycmst.training.module import DiagnosisModule, LossFunction, Progress, Report
+from asycmst.training.module import DiagnosisModule, Progress, Report
+from asycmst.training.parts import DividedLoss
 from asycmst.training.recipe import Recipe
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,7 +34,7 @@ class Fitted(NamedTuple, Generic[Model]):
 
 def fit(
     build: Callable[[], Model],
-    loss: LossFunction,
+    loss: DividedLoss,
     train: Dataset[Item],
     validation: Dataset[Item],
     recipe: Recipe,
@@ -42,12 +42,16 @@ def fit(
     seed: int,
     report: Report,
 ) -> Fitted[Model]:
-    """Train on the CPU and return the weights of the lowest validation loss.
+    """Train on the CPU and return the weights of the best epoch.
+
+    Random numbers are drawn one after another, as the recorded studies drew them; a run that can
+    be resumed is `asycmst.training.run.fit_run`.
 
     Args:
         build: makes the model; called after the random generators were seeded, so its initial
             weights depend on `seed`.
-        loss: the objective, also the figure that chooses the epoch.
+        loss: the objective, also the figure that chooses the epoch unless the recipe
+            names another.
         train: training samples, shuffled anew each epoch.
         validation: samples that choose the epoch, never trained on.
         recipe: optimiser, schedule, batch size and epochs.
@@ -56,10 +60,10 @@ def fit(
 
     Raises:
         KeyboardInterrupt: the run was interrupted.
-        FloatingPointError: the validation loss was never finite.
+        FloatingPointError: a loss is not finite.
     """
     start = time.perf_counter()
-    with torch.random.fork_rng(devices=[]), _quiet_lightning():
+    with torch.random.fork_rng(devices=[]), quiet_lightning():
         torch.manual_seed(seed)
         model = build()
         order = torch.Generator().manual_seed(seed)
@@ -71,9 +75,9 @@ def fit(
             accelerator="cpu",
             devices=1,
             max_epochs=recipe.epochs,
-            gradient_clip_val=recipe.gradient_clip,
             num_sanity_val_steps=0,
             logger=False,
+            callbacks=[best_weights := BestWeights()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -88,24 +92,34 @@ def fit(
                 raise
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from None
-    if not math.isfinite(module.best_loss):
-        raise FloatingPointError(
-            f"the validation loss was not finite in any of {recipe.epochs} epochs; "
-            f"lower learning_rate={recipe.learning_rate} or set gradient_clip"
-        )
-    model.load_state_dict(module.best_weights)
+    best = module.best
+    assert best is not None and best.validation_loss is not None
+    assert best.validation_auc is not None
+    model.load_state_dict(best_weights.state_dict_of_best)
     return Fitted(
         model=model.eval(),
-        best_epoch=module.best_epoch,
-        validation_loss=module.best_loss,
-        validation_auc=module.best_auc,
+        best_epoch=best.epoch,
+        validation_loss=best.validation_loss,
+        validation_auc=best.validation_auc,
         history=module.history,
         seconds=time.perf_counter() - start,
     )
 
 
+class BestWeights(Callback):  # type: ignore[misc]  # Lightning is untyped here
+    """Keeps a copy of the weights of the best epoch."""
+
+    def __init__(self) -> None:
+        self.state_dict_of_best: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: Trainer, module: DiagnosisModule) -> None:
+        if module.improved:
+            weights = module.model.state_dict()
+            self.state_dict_of_best = {key: value.clone() for key, value in weights.items()}
+
+
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's banners and advice off the terminal; errors pass."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

@@ -1,16 +1,24 @@
 """Where training starts."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from asycmst.data.samples import PhantomDataset
 from asycmst.heads import MaskDecoder
 
 
+class HasMasks(Protocol):
+    """Training samples, some of whose frames are annotated."""
+
+    def nodule_share(self) -> float:
+        """Share of nodule pixels among all annotated ones."""
+        ...
+
+
 @torch.no_grad()
-def start_at_base_rate(decoder: MaskDecoder, train: PhantomDataset) -> None:
+def start_at_base_rate(decoder: MaskDecoder, train: HasMasks) -> None:
     """Let the untrained decoder answer with the share of nodule pixels in `train`.
 
     A nodule covers a few hundredths of a frame. From a start at one half everywhere, the Dice

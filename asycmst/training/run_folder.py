@@ -1,0 +1,168 @@
+"""The folder of a training run: whose it is, and the facts beside its checkpoints."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import asycmst_ops
+from asycmst import info
+from asycmst.files import write_text
+from asycmst.training.settings import FitSettings
+from asycmst.training.settings_file import change, to_plain, to_yaml
+
+CONFIG, RECORD, LOG = "config.yaml", "run.json", "log.csv"
+LAST, BEST = "last.ckpt", "best.ckpt"
+TENSORBOARD = "tensorboard"
+
+_FREE = {
+    "data": ("workers",),
+    "run": (
+        "out",
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "threads",
+        "save_minutes",
+        "save_steps",
+    ),
+}
+"""What may change when a run is resumed."""
+
+
+def claim(folder: Path, settings: FitSettings) -> bool:
+    """Make the folder of a run, or find that it holds this run already.
+
+    Returns:
+        Whether there is a last.ckpt to go on from.
+
+    Raises:
+        ValueError: it is a file, holds something else or a run of other settings.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give --out a folder")
+    config = folder / CONFIG
+    if not config.is_file():
+        if folder.exists() and any(not x.name.startswith(".") for x in folder.iterdir()):
+            raise ValueError(f"{folder} holds files that are no run; give --out a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(config, to_yaml(settings))
+        return False
+    difference = first_difference(stored_settings(folder), settings)
+    if difference is not None:
+        raise ValueError(
+            f"{folder} holds a run with {difference}; give --out a new folder, or the same "
+            "settings to go on"
+        )
+    return (folder / LAST).is_file()
+
+
+def stored_settings(folder: Path) -> FitSettings:
+    """The settings of the run in `folder`.
+
+    Raises:
+        ValueError: there is no run, or its settings cannot be read.
+    """
+    config = folder / CONFIG
+    if not config.is_file():
+        raise ValueError(f"{folder} holds no run; a run's folder has a {CONFIG}")
+    try:
+        return change(FitSettings(), yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{config} cannot be read: {error}; give --out a new folder") from error
+
+
+def first_difference(stored: FitSettings, given: FitSettings) -> str | None:
+    """The first setting that decides the outcome and differs, in words; None if none does."""
+    old, new = (_flat(_decisive(settings)) for settings in (stored, given))
+    for key in [*old, *new]:
+        if old.get(key) != new.get(key):
+            return f"{key}={old.get(key)}, not {new.get(key)}"
+    return None
+
+
+def _decisive(settings: FitSettings) -> dict[str, Any]:
+    plain = to_plain(settings)
+    for section, names in _FREE.items():
+        for name in names:
+            del plain[section][name]
+    return plain
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{path}{key}.")
+        else:
+            flat[path + key] = value
+    return flat
+
+
+def record_start(folder: Path, settings: FitSettings, step: int, data: Mapping[str, Any]) -> None:
+    """Note a start of the run: command, versions, revision of the working folder, data."""
+    file = folder / RECORD
+    starts: list[Any] = []
+    if file.is_file():
+        starts = json.loads(file.read_text(encoding="utf-8"))["starts"]
+    starts.append(
+        {
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "step": step,
+            "command": sys.argv,
+            "git": git_revision(Path.cwd()),
+            "versions": _versions(),
+            "cpu_kernel": asycmst_ops.info()["cpu"]["kernel"],
+            "system": platform.platform(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        }
+    )
+    content = {"seed": settings.run.seed, "data": dict(data), "starts": starts}
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def git_revision(folder: Path) -> dict[str, Any] | None:
+    """Commit of the working folder and whether it has changes; None outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "lightning", "monai", "numpy")
+    return {
+        "asycmst": info.version(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def write_log(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One row for each epoch."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(folder / LOG, text.getvalue())

@@ -12,6 +12,7 @@ from asycmst.commands import (
     demo,
     evaluate,
     experiment,
+    explain,
     fit,
     phantom,
     predict,
@@ -22,7 +23,19 @@ from asycmst.commands import info as info_command
 from asycmst.jobs import JobError
 
 # In the order of the help.
-_MODULES = (demo, phantom, check, prepare, split, fit, evaluate, predict, experiment, info_command)
+_MODULES = (
+    demo,
+    phantom,
+    check,
+    prepare,
+    split,
+    fit,
+    evaluate,
+    explain,
+    predict,
+    experiment,
+    info_command,
+)
 
 _EXAMPLES = """\
 examples:
@@ -33,6 +46,7 @@ examples:
   asycmst split cache/ --out splits/           who is trained on, watched and tested
   asycmst fit demo data.cache=cache data.splits=splits data.fold=1 --out run/
   asycmst evaluate --checkpoint run/best.ckpt --data cache/ --splits splits/ --out report/
+  asycmst explain --checkpoint run/best.ckpt --bus bus.mp4 --ceus ceus.mp4 --out look/
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4
   asycmst experiment registration --out reg/   what misregistration costs each design
   asycmst info                                 versions, kernels, missing packages

@@ -1,7 +1,9 @@
 """Output files that appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,3 +36,38 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing_together(
+    folder: str | os.PathLike[str], names: Sequence[str]
+) -> Iterator[dict[str, Path]]:
+    """Yield a temporary path for each name, and move all to `folder` when the block succeeds.
+
+    What the block did not write is removed from `folder`, so that what lies there under these
+    names belongs together. On any exception nothing in `folder` has changed, and folders that
+    were made here are gone again.
+
+    Raises:
+        ValueError: `folder` is a file.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file: give a folder for {', '.join(names)}")
+    missing = [place for place in (target, *target.parents) if not place.exists()]
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".asycmst-", dir=target))
+        try:
+            yield {name: staging / name for name in names}
+            for name in names:
+                if (staging / name).exists():
+                    os.replace(staging / name, target / name)
+                else:
+                    (target / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(staging)
+    except BaseException:
+        for place in missing:
+            place.rmdir()
+        raise

@@ -59,6 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("phantom",),
         ("check",),
         ("prepare",),
+        ("explain",),
         ("predict",),
         ("experiment",),
         ("experiment", "registration"),
@@ -113,6 +114,18 @@ def test_each_command_explains_itself(
             "has no column id, bus, ceus, label",
         ),
         (("prepare", "{folder}/file"), "required: --out"),
+        (
+            ("explain", "--checkpoint", "{folder}/none", "--out", "{folder}/o", "--bus", "b"),
+            "a case is either --bus CLIP --ceus CLIP or --data CACHE --case ID",
+        ),
+        (
+            ("explain", "--checkpoint", "c", "--out", "o", "--data", "d", "--bus", "b"),
+            "a case is either",
+        ),
+        (
+            ("explain", "--checkpoint", "no", "--out", "o", "--data", "d", "--case", "1"),
+            "no checkpoint at",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -21,13 +21,13 @@ FRAMES, SIDE = 6, 24
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures made in a test, to look into."""
     made: list[Any] = []
-    original = figures._new_figure
+    original = figures.new_figure
 
     def keep(width: float, height: float) -> Any:
         made.append(original(width, height))
         return made[-1]
 
-    monkeypatch.setattr(figures, "_new_figure", keep)
+    monkeypatch.setattr(figures, "new_figure", keep)
     return made
 
 

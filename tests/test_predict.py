@@ -138,6 +138,13 @@ def test_heading_of_the_figure(
     assert any("synthetic" in line for line in found.warnings) == found.plumbing_check
 
 
+def test_a_copy_of_the_other_clip_is_a_plumbing_check(tmp_path: Path) -> None:
+    bus = write_clip(tmp_path, "b.npy")
+    (tmp_path / "copy.npy").write_bytes(bus.read_bytes())
+    found = predict(write_checkpoint(tmp_path), bus, tmp_path / "copy.npy")
+    assert found.plumbing_check and "the same clip" in found.warnings[0]
+
+
 def test_two_views_of_one_file_are_a_pair(tmp_path: Path) -> None:
     both = write_clip(tmp_path, "both.npy")
     found = predict(write_checkpoint(tmp_path), both, both, bus_view="left", ceus_view="right")

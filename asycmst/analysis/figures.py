@@ -1,32 +1,36 @@
 """Figures as PNG files: ROC curves, Grad-CAM++ overlays, attention maps.
 
-Every figure is drawn on a canvas of its own (no pyplot, no window, no global state) and its file
-appears whole or not at all. Colours are those of Okabe and Ito and perceptually uniform maps,
-which colour-blind readers tell apart; lines differ in style as well.
+Every file appears whole or not at all. Lines differ in style as well as in colour.
 """
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from asycmst.analysis.attention_maps import CrossAttentionMaps
+from asycmst.analysis.canvas import COLOURS, STYLES, new_figure, save_figure
 from asycmst.analysis.gradcam import GradCAM
-from asycmst.files import replacing
+from asycmst.analysis.panels import (
+    Array,
+    Row,
+    cam_of_one_clip,
+    check_shapes,
+    colour_bar,
+    draw_outline,
+    draw_pictures,
+    draw_scores,
+    draw_when,
+    key_frames,
+    resized_places,
+)
+from asycmst.analysis.tic import mean_intensity
 
 PLUMBING_TITLE = "Plumbing check, no diagnosis"
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", "-.", ":")
 _NODULE, _DECOY = "#FFFFFF", "#56B4E9"
-_RELEVANCE = "viridis"
-_COLUMNS = 4  # key frames shown
-
-Array = NDArray[Any]
 
 
 def roc_figure(
@@ -53,14 +57,14 @@ def roc_figure(
 
     if not curves:
         raise ValueError("no curve is given: give at least one name with its labels and scores")
-    figure = _new_figure(6.4, 5.6 + 0.2 * (len(curves) + len(ideal or {})))
+    figure = new_figure(6.4, 5.6 + 0.2 * (len(curves) + len(ideal or {})))
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1)
     for number, (name, (labels, scores)) in enumerate(curves.items()):
         truth = np.asarray(labels)
         look = {
-            "color": _COLOURS[number % len(_COLOURS)],
-            "linestyle": _STYLES[number % len(_STYLES)],
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": STYLES[number % len(STYLES)],
             "linewidth": 2,
         }
         if truth.size and truth.min() == truth.max():
@@ -82,7 +86,7 @@ def roc_figure(
     )
     # Below the axes: inside, a long legend would cover the curves.
     figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def cam_figure(
@@ -114,24 +118,24 @@ def cam_figure(
         ValueError: a shape does not fit the others.
     """
     seconds = np.asarray(times, dtype=np.float64)
-    relevance = _cam_of_one_clip(cam)
+    relevance = cam_of_one_clip(cam)
     if decoy_mask is not None and not np.any(decoy_mask):
         decoy_mask = None
     masks = {"mask": mask} if decoy_mask is None else {"mask": mask, "decoy_mask": decoy_mask}
-    _check_shapes(bus, ceus, relevance, seconds, masks)
-    rows = [("BUS", bus, relevance[0]), ("CEUS", ceus, relevance[1])]
-    figure = _new_figure(2.0 * len(_key_frames(len(bus))) + 4.6, 5.2)
-    left, right = figure.subfigures(1, 2, width_ratios=[2.0 * len(_key_frames(len(bus))), 4.2])
-    panels = _pictures(left, rows, [f"{second:.1f} s" for second in seconds])
+    check_shapes(bus, ceus, relevance, seconds, masks)
+    rows = [Row("BUS", bus, relevance[0]), Row("CEUS", ceus, relevance[1])]
+    figure = new_figure(2.0 * len(key_frames(len(bus))) + 4.6, 5.2)
+    left, right = figure.subfigures(1, 2, width_ratios=[2.0 * len(key_frames(len(bus))), 4.2])
+    panels = draw_pictures(left, rows, [f"{second:.1f} s" for second in seconds])
     for frame, axes in panels:
-        _outline(axes, mask[frame], _NODULE, "-")
+        draw_outline(axes, mask[frame], _NODULE, "-")
         if decoy_mask is not None:
-            _outline(axes, decoy_mask[frame], _DECOY, "--")
-    _relevance_bar(left, "Grad-CAM++ relevance for malignant (1 = the clip's maximum)")
+            draw_outline(axes, decoy_mask[frame], _DECOY, "--")
+    colour_bar(left, "Grad-CAM++ relevance for malignant (1 = the clip's maximum)")
     _intensity_curves(right.add_subplot(), ceus, mask, decoy_mask, seconds)
     if title is not None:
         figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def attention_figure(
@@ -163,33 +167,33 @@ def attention_figure(
         FileNotFoundError: the folder of `path` does not exist.
         ValueError: a shape does not fit the others.
     """
-    relevance = _cam_of_one_clip(cam)
-    _check_shapes(bus, ceus, relevance, np.arange(len(bus)), {})
-    rows: list[tuple[str, Array, Array | None]] = [
-        (names[0], bus, None),
-        (f"{names[0]}\nGrad-CAM++", bus, relevance[0]),
-        (names[1], ceus, None),
-        (f"{names[1]}\nGrad-CAM++", ceus, relevance[1]),
+    relevance = cam_of_one_clip(cam)
+    check_shapes(bus, ceus, relevance, np.arange(len(bus)), {})
+    rows = [
+        Row(names[0], bus),
+        Row(f"{names[0]}\nGrad-CAM++", bus, relevance[0]),
+        Row(names[1], ceus),
+        Row(f"{names[1]}\nGrad-CAM++", ceus, relevance[1]),
     ]
     if attention is not None:
         where = f"Where {names[1]}\nlooks in {names[0]}"
-        rows.append((where, bus, _where(attention, bus.shape[1:3])))
-    width, height = 1.7 * len(_key_frames(len(bus))) + 0.4, 1.7 * len(rows) + 1.2
+        rows.append(Row(where, bus, resized_places(attention.where[0], bus.shape[1:3])))
+    width, height = 1.7 * len(key_frames(len(bus))) + 0.4, 1.7 * len(rows) + 1.2
     plots = (attention is not None) + (frame_scores is not None)
-    figure = _new_figure(width + 4.6 * (plots > 0), height)
+    figure = new_figure(width + 4.6 * (plots > 0), height)
     left = figure
     if plots:
         left, right = figure.subfigures(1, 2, width_ratios=[width, 4.6])
         places = iter(right.subplots(plots, 1, squeeze=False)[:, 0])
         if attention is not None:
-            _when_map(right, next(places), attention, names)
+            draw_when(right, next(places), attention.when[0], *names)
         if frame_scores is not None:
-            _score_curve(next(places), np.asarray(frame_scores, dtype=np.float64))
+            draw_scores(next(places), np.asarray(frame_scores, dtype=np.float64))
     labels = [f"frame {number} of {len(bus)}" for number in range(1, len(bus) + 1)]
-    _pictures(left, rows, labels)
-    _relevance_bar(left, "Relevance or attention (1 = the clip's maximum)")
+    draw_pictures(left, rows, labels)
+    colour_bar(left, "Relevance or attention (1 = the clip's maximum)")
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plumbing_figure(
@@ -210,110 +214,14 @@ def plumbing_figure(
     )
 
 
-def _new_figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ImportError(
-            'drawing figures needs matplotlib, which is missing: pip install ".[train]"'
-        ) from error
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06)  # inches
-    return Figure(figsize=(width, height), dpi=120, layout=layout)
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def _key_frames(frames: int) -> Sequence[int]:
-    """Up to four frames, evenly spread from the first to the last."""
-    count = min(_COLUMNS, frames)
-    return [index * (frames - 1) // max(count - 1, 1) for index in range(count)]
-
-
-def _cam_of_one_clip(cam: GradCAM) -> tuple[Array, Array]:
-    bus, ceus = (torch.as_tensor(maps).detach().cpu().numpy() for maps in cam)
-    if bus.ndim == 4 and len(bus) == 1:
-        return bus[0], ceus[0]
-    return bus, ceus
-
-
-def _check_shapes(
-    bus: Array, ceus: Array, cam: tuple[Array, Array], times: Array, masks: Mapping[str, Array]
-) -> None:
-    clip = bus.shape[:3]
-    for name, array in {"bus": bus, "ceus": ceus}.items():
-        if array.dtype != np.uint8 or array.shape not in (clip, (*clip, 3)):
-            raise ValueError(
-                f"{name} is {array.dtype} of shape {array.shape}: give uint8 (T, H, W) or "
-                "(T, H, W, 3), bus and ceus alike"
-            )
-    for name, array in {"cam.bus": cam[0], "cam.ceus": cam[1], **masks}.items():
-        if array.shape != clip:
-            raise ValueError(f"{name} has shape {array.shape}: the clips need {clip} (T, H, W)")
-    if times.shape != clip[:1]:
-        raise ValueError(f"times have shape {times.shape}: the clips need {clip[:1]}")
-
-
-def _pictures(
-    figure: Any, rows: Sequence[tuple[str, Array, Array | None]], labels: Sequence[str]
-) -> list[tuple[int, Any]]:
-    """Key frames side by side, one row per clip; returns each picture's frame and axes."""
-    shown = _key_frames(len(labels))
-    panels = []
-    grid = figure.subplots(len(rows), len(shown), squeeze=False)
-    for (name, clip, maps), line in zip(rows, grid, strict=True):
-        line[0].set_ylabel(name, fontsize=9)
-        for frame, axes in zip(shown, line, strict=True):
-            axes.imshow(clip[frame], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            if maps is not None:
-                # The less relevant, the more transparent: the frame itself stays readable.
-                look = {"cmap": _RELEVANCE, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-                axes.imshow(maps[frame], alpha=0.65 * maps[frame], **look)
-            panels.append((frame, axes))
-    for frame, axes in zip(shown, grid[0], strict=True):
-        axes.set_title(labels[frame], fontsize=9)
-    return panels
-
-
-def _outline(axes: Any, region: Array, colour: str, style: str) -> None:
-    axes.contour(region, levels=[0.5], colors=colour, linewidths=1.4, linestyles=style)
-
-
-def _relevance_bar(figure: Any, label: str) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    bar = figure.colorbar(
-        ScalarMappable(cmap=_RELEVANCE), ax=figure.axes, location="bottom", aspect=40, shrink=0.9
-    )
-    bar.set_label(label, fontsize=9)
-
-
-def _score_curve(axes: Any, scores: Array) -> None:
-    axes.plot(np.arange(1, len(scores) + 1), scores, "o-", color=_COLOURS[0])
-    axes.set(
-        xlabel="Frame",
-        ylabel="Frame score (no unit)",
-        title="Frame self-sorting: later is higher",
-    )
-    axes.xaxis.get_major_locator().set_params(integer=True)
-
-
 def _intensity_curves(
     axes: Any, ceus: Array, mask: Array, decoy_mask: Array | None, seconds: Array
 ) -> None:
-    grey = ceus.astype(np.float64) / 255
-    grey = grey.mean(axis=-1) if grey.ndim == 4 else grey
     regions = [("nodule (white outline)", mask, "o-", "black")]
     if decoy_mask is not None:
         regions.append(("decoy (blue dashed outline)", decoy_mask, "s--", _DECOY))
     for name, region, style, colour in regions:
-        size = region.sum(axis=(1, 2))
-        sums = (grey * region).sum(axis=(1, 2))
-        means = np.divide(sums, size, out=np.full(len(sums), math.nan), where=size > 0)
+        means = mean_intensity(ceus, region)
         axes.plot(seconds, means, style, color=colour, label=name, linewidth=2)
     axes.set(
         xlabel="Time (s)",
@@ -323,29 +231,3 @@ def _intensity_curves(
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.legend(frameon=False)
-
-
-def _where(attention: CrossAttentionMaps, size: tuple[int, ...]) -> Array:
-    """The where maps of the one clip, resized to its frames, the clip's maximum being 1."""
-    maps = attention.where[0].detach().cpu().float()
-    sized = torch.nn.functional.interpolate(maps[:, None], size=size, mode="nearest")[:, 0]
-    result: Array = (sized / sized.max()).numpy()
-    return result
-
-
-def _when_map(
-    figure: Any, axes: Any, attention: CrossAttentionMaps, names: tuple[str, str]
-) -> None:
-    lower, upper = names
-    weights = attention.when[0].detach().cpu().numpy()
-    frames = len(weights)
-    edges = (0.5, frames + 0.5, frames + 0.5, 0.5)
-    picture = axes.imshow(weights, cmap="cividis", vmin=0, extent=edges, interpolation="nearest")
-    axes.set(
-        xlabel=f"{upper} frame looked at",
-        ylabel=f"{lower} frame",
-        title=f"When {lower} looks in {upper}",
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.get_major_locator().set_params(integer=True)
-    figure.colorbar(picture, ax=axes, label="Attention weight", shrink=0.9)

@@ -4,18 +4,19 @@ import dataclasses
 import json
 import math
 import os
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from asycmst.analysis.attention_maps import cross_attention_maps, has_cross_attention_maps
+from asycmst.analysis.case_clips import CaseClips, read_case
 from asycmst.analysis.figures import PLUMBING_TITLE, attention_figure
 from asycmst.analysis.gradcam import gradcam_plus_plus
-from asycmst.data.clips import Clip, View, clip_to_tensor
-from asycmst.data.pairs import Pair, duration_note, load_pair
-from asycmst.files import replacing
+from asycmst.data.clips import Clip, View
+from asycmst.files import replacing_together
 from asycmst.model import AsyCMST, AsyCMSTOutput
 from asycmst.training.checkpoint import load_checkpoint
 
@@ -92,44 +93,61 @@ def predict(
         ImportError: a library that reads this kind of file, or draws, is not installed.
         ValueError: the checkpoint or a clip cannot be used, or `out` is a file.
     """
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"{out} is a file: give a folder for {PREDICTION_FILE} and {FIGURE_FILE}")
     model, meta = load_checkpoint(checkpoint)
-    frames, size = model.config.frames, model.config.frame_size
-    pair = load_pair(bus, ceus, frames, size, bus_view=bus_view, ceus_view=ceus_view)
-    bus_clip, ceus_clip = pair.bus, pair.ceus
-    same = Path(bus).resolve() == Path(ceus).resolve() and bus_view == ceus_view
-    for clip in (bus_clip,) if same else (bus_clip, ceus_clip):
-        for note in clip.notes:
-            warnings.warn(f"{clip.source}: {note}", UserWarning, stacklevel=2)
-
-    tensors = clip_to_tensor(bus_clip)[None], clip_to_tensor(ceus_clip)[None]
-    with torch.inference_mode():
-        output = model(*tensors)
-    trained_on = meta.get("trained_on")
-    synthetic = isinstance(trained_on, str) and trained_on.startswith("synthetic")
-    prediction = Prediction(
-        probability_malignant=_probability(output, checkpoint),
-        frame_scores=None if output.frame_scores is None else output.frame_scores[0].tolist(),
-        mask_area_fraction=_area_fraction(output),
-        bus_frames=bus_clip.source_indices.tolist(),
-        ceus_frames=ceus_clip.source_indices.tolist(),
-        bus_times_s=_seconds(bus_clip),
-        ceus_times_s=_seconds(ceus_clip),
-        trained_on=None if trained_on is None else str(trained_on),
-        plumbing_check=same or synthetic,
-        warnings=_warnings(pair, same, str(trained_on) if synthetic else None),
-    )
+    clips = read_case(model.config, bus, ceus, bus_view, ceus_view)
+    prediction, _ = predict_clips(model, meta, clips)
     if out is not None:
-        _write(Path(out), prediction, model, bus_clip, ceus_clip, tensors)
+        _write(Path(out), prediction, model, clips)
     return prediction
 
 
-def _probability(output: AsyCMSTOutput, checkpoint: str | os.PathLike[str]) -> float:
+def predict_clips(
+    model: AsyCMST, meta: Mapping[str, Any], clips: CaseClips
+) -> tuple[Prediction, AsyCMSTOutput]:
+    """Predict malignancy from clips that were read.
+
+    Args:
+        model: in evaluation mode.
+        meta: the plain facts of its checkpoint.
+        clips: of the model's size.
+
+    Returns:
+        The prediction and the model's own output, of a batch of one.
+
+    Raises:
+        ValueError: the model answers NaN.
+    """
+    with torch.inference_mode():
+        output = model(*clips.tensors())
+    trained_on = meta.get("trained_on")
+    synthetic = isinstance(trained_on, str) and trained_on.startswith("synthetic")
+    prediction = Prediction(
+        probability_malignant=_probability(output),
+        frame_scores=None if output.frame_scores is None else output.frame_scores[0].tolist(),
+        mask_area_fraction=_area_fraction(output),
+        bus_frames=clips.bus.source_indices.tolist(),
+        ceus_frames=clips.ceus.source_indices.tolist(),
+        bus_times_s=_seconds(clips.bus),
+        ceus_times_s=_seconds(clips.ceus),
+        trained_on=None if trained_on is None else str(trained_on),
+        plumbing_check=clips.same or synthetic,
+        warnings=_warnings(clips, str(trained_on) if synthetic else None),
+    )
+    return prediction, output
+
+
+def heading(prediction: Prediction) -> str:
+    """What stands above every picture of a prediction: the probability, or that it means none."""
+    if prediction.plumbing_check:
+        return PLUMBING_TITLE
+    return f"Probability of malignancy {prediction.probability_malignant:.2f}\n{_NOTICE}"
+
+
+def _probability(output: AsyCMSTOutput) -> float:
     probability = float(output.logits.double().softmax(dim=1)[0, 1])
     if math.isnan(probability):
         raise ValueError(
-            f"the model of {checkpoint} answers NaN: its training diverged, use another checkpoint"
+            "the model of this checkpoint answers NaN: its training diverged, use another one"
         )
     return probability
 
@@ -145,14 +163,15 @@ def _seconds(clip: Clip) -> list[float] | None:
     return None if clip.times is None else [round(float(time), 6) for time in clip.times]
 
 
-def _warnings(pair: Pair, same: bool, synthetic: str | None) -> list[str]:
+def _warnings(clips: CaseClips, synthetic: str | None) -> list[str]:
     found = []
-    clips = [("BUS and CEUS", pair.bus)] if same else [("BUS", pair.bus), ("CEUS", pair.ceus)]
-    if same:
+    named = [("BUS", clips.bus), ("CEUS", clips.ceus)]
+    if clips.same:
+        named = [("BUS and CEUS", clips.bus)]
         found.append("BUS and CEUS are the same clip: a plumbing check, no diagnosis")
     if synthetic is not None:
         found.append(f"the model was trained on a {synthetic}: a plumbing check, no diagnosis")
-    for name, clip in clips:
+    for name, clip in named:
         found.extend(f"{name}: {note}" for note in clip.notes)
         different = len(set(clip.source_indices.tolist()))
         if different < len(clip.frames):
@@ -160,45 +179,24 @@ def _warnings(pair: Pair, same: bool, synthetic: str | None) -> list[str]:
                 f"{name}: {different} frames are fewer than the model's {len(clip.frames)}, some "
                 "are repeated"
             )
-    unequal = duration_note(pair.bus_source, pair.ceus_source)
-    if unequal is not None:
-        found.append(unequal)
-    return found
+    return [*found, *clips.notes]
 
 
-def _write(
-    out: Path,
-    prediction: Prediction,
-    model: AsyCMST,
-    bus: Clip,
-    ceus: Clip,
-    tensors: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    clips = {"bus": bus, "ceus": ceus}
+def _write(out: Path, prediction: Prediction, model: AsyCMST, clips: CaseClips) -> None:
+    frames = {"bus": clips.bus.frames, "ceus": clips.ceus.frames}
     lower, upper = model.config.lower, model.config.upper
+    tensors = clips.tensors()
     cam = gradcam_plus_plus(model, *tensors)
     attention = cross_attention_maps(model, *tensors) if has_cross_attention_maps(model) else None
-    probability = f"Probability of malignancy {prediction.probability_malignant:.2f}"
-    title = PLUMBING_TITLE if prediction.plumbing_check else f"{probability}\n{_NOTICE}"
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            replacing(out / PREDICTION_FILE) as text,
-            replacing(out / FIGURE_FILE) as picture,
-        ):
-            text.write_text(prediction.to_json() + "\n", encoding="utf-8")
-            attention_figure(
-                picture,
-                clips[lower].frames,
-                clips[upper].frames,
-                cam,
-                attention,
-                title=title,
-                frame_scores=prediction.frame_scores,
-                names=(lower.upper(), upper.upper()),
-            )
-    except BaseException:
-        for folder in missing:
-            folder.rmdir()
-        raise
+    with replacing_together(out, (PREDICTION_FILE, FIGURE_FILE)) as files:
+        files[PREDICTION_FILE].write_text(prediction.to_json() + "\n", encoding="utf-8")
+        attention_figure(
+            files[FIGURE_FILE],
+            frames[lower],
+            frames[upper],
+            cam,
+            attention,
+            title=heading(prediction),
+            frame_scores=prediction.frame_scores,
+            names=(lower.upper(), upper.upper()),
+        )

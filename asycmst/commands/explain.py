@@ -1,0 +1,75 @@
+"""`asycmst explain`."""
+
+import argparse
+from pathlib import Path
+
+from asycmst.commands.arguments import at_least
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "explain",
+        help="what a trained model looks at in one case: pictures and a video",
+        description="Grad-CAM++ of both clips, the model's own attention (when and where), and "
+        "time-intensity curves of the lesion, as pictures, a video and JSON. A case is a pair of "
+        "clips, or one of a folder that `asycmst prepare` wrote.",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="such as the best.ckpt of a demo"
+    )
+    parser.add_argument("--bus", type=Path, help="the B-mode clip")
+    parser.add_argument("--ceus", type=Path, help="the contrast clip")
+    for name in ("bus", "ceus"):
+        parser.add_argument(
+            f"--{name}-view",
+            choices=("left", "right"),
+            help=f"where the {name.upper()} image is in a clip that shows both side by side",
+        )
+    parser.add_argument("--data", type=Path, metavar="CACHE", help="a folder of prepared cases")
+    parser.add_argument("--case", metavar="ID", help="which of its cases")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--layer", type=at_least(1), help="map the attention of this layer (the mean of all)"
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="the lesion in the B-mode clip, an image or .npy (the model's segmentation)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    files = (options.bus, options.ceus)
+    cached = (options.data, options.case)
+    if not (
+        (all(files) and not any(cached))
+        or (all(cached) and not any((*files, options.bus_view, options.ceus_view)))
+    ):
+        raise ValueError("a case is either --bus CLIP --ceus CLIP or --data CACHE --case ID")
+
+    from asycmst.analysis.explain import FILES, explain, explain_cached
+    from asycmst.analysis.predict import heading
+
+    if all(files):
+        found = explain(
+            options.checkpoint,
+            *files,
+            options.out,
+            bus_view=options.bus_view,
+            ceus_view=options.ceus_view,
+            layer=options.layer,
+            mask=options.mask,
+        )
+    else:
+        found = explain_cached(
+            options.checkpoint, *cached, options.out, layer=options.layer, mask=options.mask
+        )
+    print(heading(found.prediction))
+    for line in (*found.prediction.warnings, *found.notes):
+        print(f"note: {line}")
+    for name in FILES:
+        if (options.out / name).exists():
+            print(options.out / name)

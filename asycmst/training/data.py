@@ -61,11 +61,8 @@ def open_data(settings: DataSettings, model: AsyCMSTConfig) -> TrainingData:
     if settings.phantom is not None:
         _check_sizes("the phantom", settings.phantom.frames, settings.phantom.size, model)
         return _draw(settings.phantom)
-    if settings.cache is None:
-        raise ValueError(
-            "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
-            "for synthetic ones"
-        )
+    check_named(settings)
+    assert settings.cache is not None
     from asycmst.data.cache import read_cache
     from asycmst.data.cached import CachedDataset
     from asycmst.data.splits import (
@@ -98,6 +95,19 @@ def open_data(settings: DataSettings, model: AsyCMSTConfig) -> TrainingData:
         list(split.validation),
         f"{settings.cache}, {source}",
     )
+
+
+def check_named(settings: DataSettings) -> None:
+    """Refuse settings that name no data.
+
+    Raises:
+        ValueError: neither a cache nor phantoms.
+    """
+    if settings.phantom is None and settings.cache is None:
+        raise ValueError(
+            "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
+            "for synthetic ones"
+        )
 
 
 def _draw(phantom: PhantomSplits) -> TrainingData:

@@ -16,7 +16,7 @@ from asycmst.encoders import load_imagenet_weights
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 from asycmst.training.batches import TrainingBatches, ValidationBatches
-from asycmst.training.data import TrainingData, open_data
+from asycmst.training.data import TrainingData, check_named, open_data
 from asycmst.training.draws import Draws
 from asycmst.training.fit import quiet_lightning
 from asycmst.training.keeper import Keeper, Stopped
@@ -64,6 +64,7 @@ def fit_run(
         raise ValueError("a run needs a folder; give --out FOLDER")
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
+    check_named(settings.data)
     state = _earlier_state(folder, settings)
     stage("opening the data")
     data = open_data(settings.data, settings.model)

@@ -13,6 +13,7 @@ namespace asycmst {
 namespace {
 
 constexpr std::int64_t kBlockQueries = 64;
+
 template <class C>
 struct QueryBlock {
     std::int64_t begin, count;

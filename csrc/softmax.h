@@ -224,8 +224,8 @@ void block_derivatives(const QueryBlock<C>& block, C* scores, std::int64_t keys,
         return;
     }
     for_columns(block, [&](std::int64_t i, auto vectors) {
-        derivative_columns<C, decltype(vectors)::count>(scores + i, block.stride, keys, inverse + i, grad + i,
-                                           delta + i, scale);
+        derivative_columns<C, decltype(vectors)::count>(
+            scores + i, block.stride, keys, inverse + i, grad + i, delta + i, scale);
     });
 }
 

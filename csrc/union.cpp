@@ -48,11 +48,11 @@ AxialProblem across(AxialProblem p) {
 }
 
 // Lays out the exchange of a problem; without memory it only counts the bytes.
-class Layouter {
+class ExchangeLayout {
   public:
-    Layouter(char* memory, ElementBytes bytes) : memory_(memory), bytes_(bytes) {}
+    ExchangeLayout(char* memory, ElementBytes bytes) : memory_(memory), bytes_(bytes) {}
 
-    void lay_out(AxialProblem& p, bool backward) {
+    void add(AxialProblem& p, bool backward) {
         Exchange& e = p.exchange;
         e.top = statistic(p);
         e.sum = statistic(p);
@@ -107,10 +107,10 @@ bool run(const AxialKernel& kernel, bool backward, const AxialProblem* problems,
     }
     const AxialProblem& size = problems[0];
     const auto exchange_bytes = [&](std::int64_t batches, std::int64_t heads) {
-        Layouter counter(nullptr, bytes);
+        ExchangeLayout counter(nullptr, bytes);
         for (int i = 0; i < count; ++i) {
             AxialProblem p = narrowed(problems[i], {0, batches, 0, heads}, bytes.stored);
-            counter.lay_out(p, backward);
+            counter.add(p, backward);
         }
         return counter.used();
     };
@@ -139,10 +139,10 @@ bool run(const AxialKernel& kernel, bool backward, const AxialProblem* problems,
         for (std::int64_t head = 0; head < size.heads; head += heads) {
             const Portion portion{batch, std::min(batches, size.batches - batch), head,
                                   std::min(heads, size.heads - head)};
-            Layouter layouter(static_cast<char*>(memory), bytes);
+            ExchangeLayout layout(static_cast<char*>(memory), bytes);
             for (std::size_t i = 0; i < first.size(); ++i) {
                 first[i] = narrowed(problems[i], portion, bytes.stored);
-                layouter.lay_out(first[i], backward);
+                layout.add(first[i], backward);
                 second[i] = across(first[i]);
                 if (second[i].keys < first[i].keys) {
                     std::swap(first[i], second[i]);

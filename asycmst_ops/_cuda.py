@@ -13,7 +13,7 @@ from torch import Tensor
 from asycmst_ops import _eager
 from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
-SERVED = "axes of up to 64 tokens; longer ones and float64 run the reference"
+SERVED = "float16, bfloat16 and float32; float64 runs the reference"
 
 
 def unavailable_reason() -> str | None:
@@ -38,11 +38,15 @@ def axial_backward(problems: Sequence[Backward], scale: float) -> None:
 
 
 def union_forward(problems: Sequence[UnionForward], scale: float) -> None:
-    _eager.union_forward(problems, scale)
+    from asycmst_ops._triton import union
+
+    _union_family(union, problems).union_forward(problems, scale)
 
 
 def union_backward(problems: Sequence[UnionBackward], scale: float) -> None:
-    _eager.union_backward(problems, scale)
+    from asycmst_ops._triton import union
+
+    _union_family(union, problems).union_backward(problems, scale)
 
 
 def fss_ranking(
@@ -58,3 +62,7 @@ def fss_ranking(
 
 def _family(axial: Any, problems: Sequence[Forward] | Sequence[Backward]) -> Any:
     return axial if all(axial.supports(p.q, p.k, p.dim) for p in problems) else _eager
+
+
+def _union_family(union: Any, problems: Sequence[UnionForward] | Sequence[UnionBackward]) -> Any:
+    return union if all(union.supports(p.q) for p in problems) else _eager

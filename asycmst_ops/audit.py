@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from asycmst_ops import audit_assembly, audit_limits
 from asycmst_ops.audit_assembly import Assembly
-from asycmst_ops.audit_cases import Case, shipped_cases
+from asycmst_ops.audit_cases import Case, kernel_of, shipped_cases
 
 ARCHITECTURES = tuple(audit_limits.MULTIPROCESSORS)
 
@@ -81,14 +81,7 @@ def compiled(case: Case, architecture: int, kernel: Any = None) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from asycmst_ops._triton import axial_kernels, ranking
-
-    shipped = {
-        "forward": axial_kernels.forward_kernel,
-        "backward": axial_kernels.backward_kernel,
-        "ranking": ranking.ranking_kernel,
-    }
-    kernel = kernel or shipped[case.kernel]
+    kernel = kernel or kernel_of(case)
     signature, constants = {}, {}
     for index, parameter in enumerate(kernel.params):
         if parameter.is_constexpr:

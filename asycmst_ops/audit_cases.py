@@ -1,4 +1,7 @@
-"""What the static audit compiles: the launches that the operators make for the usual shapes."""
+"""The kernels that the audit compiles: one case for each branch of the launch tables.
+
+Whoever adds a kernel or a branch of a launch table adds its case here.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +14,13 @@ _NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 class Case(NamedTuple):
     """One kernel with everything that selects its compiled form."""
 
-    kernel: str  # "forward", "backward" or "ranking"
+    kernel: str  # a name that `kernel_of` knows
     configuration: str
     pointers: dict[str, str]  # pointer argument -> type; "" stands for every other pointer
     keywords: dict[str, Any]
     wide: bool  # all tensor accesses should be 128-bit
     products: bool  # there should be tensor-core instructions
+    scalars: bool = False  # one float32 a row is accessed beside the grids
 
 
 def attention_case(
@@ -31,7 +35,7 @@ def attention_case(
     precision: str = "ieee",
 ) -> Case:
     """The launch that attention of these sizes makes; `kernel` is "forward" or "backward"."""
-    from asycmst_ops._triton import axial
+    from asycmst_ops._triton import axial, layout
 
     launch = axial.launch_for(
         q_length,
@@ -44,19 +48,79 @@ def attention_case(
     )
     threads = 32 * launch.num_warps
     smallest_tile = min(launch.block_q, launch.block_k) * launch.block_d * dtype.itemsize
-    unit = axial.ALIGNMENT // dtype.itemsize if aligned else 1
+    unit = layout.ALIGNMENT // dtype.itemsize if aligned else 1
+    return Case(
+        kernel,
+        _configuration(q_length, k_length, channels, dtype, precision, has_mask, aligned),
+        {"mask": "*i1" if has_mask else _POINTERS[dtype], "": _POINTERS[dtype]},
+        axial.compile_keywords(launch, channels, unit, has_mask, precision),
+        aligned and smallest_tile >= layout.ALIGNMENT * threads,
+        dtype != torch.float32 or precision == "tf32",
+    )
+
+
+_PASSES: dict[str, tuple[str, dict[str, Any]]] = {
+    # The flags of each launch in `blocks` and `union`, by the name of its row in the table.
+    "axis fwd": ("forward", {"CONTINUE": False, "SAVE": False, "SKIP_SELF": False}),
+    "axis dq": ("query", {"BEGIN": "new", "SAVE": True, "WRITE": "set", "SKIP_SELF": False}),
+    "axis dkv": ("key", {"WRITE": "set", "SKIP_SELF": False}),
+    "frame fwd": ("forward", {"CONTINUE": False, "SAVE": True, "SKIP_SELF": False}),
+    "col fwd": ("forward", {"CONTINUE": True, "SAVE": False, "SKIP_SELF": True}),
+    "frame row": ("state", {"BEGIN": "new", "SAVE": True, "WRITE": "no", "SKIP_SELF": False}),
+    "col dq": ("query", {"BEGIN": "continued", "SAVE": True, "WRITE": "set", "SKIP_SELF": True}),
+    "col dkv": ("key", {"WRITE": "set", "SKIP_SELF": True}),
+    "frame dq": ("query", {"BEGIN": "given", "SAVE": False, "WRITE": "add", "SKIP_SELF": False}),
+    "frame dkv": ("key", {"WRITE": "add", "SKIP_SELF": False}),
+}
+
+
+def block_case(
+    name: str,
+    length: int,
+    channels: int,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    has_mask: bool = False,
+    aligned: bool = True,
+    precision: str = "ieee",
+) -> Case:
+    """A launch of the kernels that work in blocks: "axis" of long axes, else of the union."""
+    from asycmst_ops._triton import blocks, layout
+
+    kernel, flags = _PASSES[name]
+    launch = blocks.launch_for(
+        kernel, length, length, channels, dtype, precision=precision, aligned=aligned
+    )
+    unit = layout.ALIGNMENT // dtype.itemsize if aligned else 1
+    return Case(
+        name,
+        _configuration(length, length, channels, dtype, precision, has_mask, aligned),
+        {
+            "mask": "*i1" if has_mask else _POINTERS[dtype],
+            "state": _POINTERS[dtype] if name == "axis fwd" else "*fp32",
+            "": _POINTERS[dtype],
+        },
+        blocks.compile_keywords(launch, channels, unit, has_mask, precision, **flags),
+        aligned,
+        dtype != torch.float32 or precision == "tf32",
+        name != "axis fwd",
+    )
+
+
+def _configuration(
+    q_length: int,
+    k_length: int,
+    channels: int,
+    dtype: torch.dtype,
+    precision: str,
+    has_mask: bool,
+    aligned: bool,
+) -> str:
     words = [f"{q_length}x{k_length}", f"d={channels}", _NAMES[dtype]]
     words += [precision] if dtype == torch.float32 else []
     words += ["masked"] if has_mask else []
     words += [] if aligned else ["unaligned"]
-    return Case(
-        kernel,
-        " ".join(words),
-        {"mask": "*i1" if has_mask else _POINTERS[dtype], "": _POINTERS[dtype]},
-        axial.compile_keywords(launch, channels, unit, has_mask, precision),
-        aligned and smallest_tile >= axial.ALIGNMENT * threads,
-        dtype != torch.float32 or precision == "tf32",
-    )
+    return " ".join(words)
 
 
 def ranking_case(frames: int, *, has_lengths: bool = False) -> Case:
@@ -95,4 +159,62 @@ def shipped_cases() -> list[Case]:
             attention_case(kernel, 49, 49, 64, torch.float32),
             attention_case(kernel, 49, 49, 64, torch.float32, precision="tf32"),
         ]
-    return [*cases, ranking_case(16), ranking_case(64, has_lengths=True)]
+    return [*cases, *_long_cases(), *_union_cases(), *_ranking_cases()]
+
+
+def _kinds(channels: int) -> list[dict[str, Any]]:
+    """Options of `block_case` that choose each row of its launch table, one column of it."""
+    kinds: list[dict[str, Any]] = [{"dtype": torch.bfloat16}]
+    kinds += [{"dtype": torch.float32, "precision": each} for each in ("tf32", "ieee")]
+    return [{"channels": channels, "aligned": a, **k} for a in (True, False) for k in kinds]
+
+
+def _long_cases() -> list[Case]:
+    cases = []
+    for name in ("axis fwd", "axis dq", "axis dkv"):
+        cases += [
+            block_case(name, 196, has_mask=True, **kind)
+            for channels in (64, 128, 256)
+            for kind in _kinds(channels)
+        ]
+        cases += [
+            block_case(name, 196, 48, torch.float16),
+            block_case(name, 196, 64),
+            block_case(name, 196, 96),
+            block_case(name, 196, 256),
+        ]
+    return cases
+
+
+def _union_cases() -> list[Case]:
+    cases = []
+    for name in _PASSES:
+        if name.startswith("axis"):
+            continue
+        length = 49 if name.startswith("frame") else 16
+        cases += [block_case(name, length, 64), block_case(name, length, 256)]
+        widths = (64, 128, 256) if name == "frame row" else (64,)
+        cases += [
+            block_case(name, length, has_mask=True, **kind)
+            for channels in widths
+            for kind in _kinds(channels)
+        ]
+    return cases
+
+
+def _ranking_cases() -> list[Case]:
+    return [ranking_case(16), ranking_case(64, has_lengths=True)]
+
+
+def kernel_of(case: Case) -> Any:
+    """The Triton function that a case names."""
+    from asycmst_ops._triton import axial_kernels, blocks, ranking
+
+    kernels = {
+        "forward": axial_kernels.forward_kernel,
+        "backward": axial_kernels.backward_kernel,
+        "ranking": ranking.ranking_kernel,
+    }
+    if case.kernel in kernels:
+        return kernels[case.kernel]
+    return blocks.KERNELS[_PASSES[case.kernel][0]]

@@ -171,8 +171,7 @@ def remarks(case: Case, architecture: int, assembly: Assembly, shared: int) -> l
 
 def narrow_accesses(case: Case, assembly: Assembly) -> int:
     """Accesses below 128 bits, but for the float32 row statistics that a kernel may have."""
-    named = {name: kind for name, kind in case.pointers.items() if name not in ("", "mask")}
-    exempt = {4} if "*fp32" in named.values() else set()
+    exempt = {4} if case.scalars else set()
     return sum(size < 16 and size not in exempt for size in assembly.access_bytes)
 
 

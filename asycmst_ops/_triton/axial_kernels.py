@@ -85,7 +85,7 @@ def forward_kernel(
     keys = tl.arange(0, BLOCK_K)
     columns = tl.arange(0, BLOCK_D)
     present = queries < q_length
-    keep = kept_keys(mask, batch, group, mask_b, mask_g, mask_r, keys, k_length, HAS_MASK)
+    keep = kept_keys(mask, batch, group, mask_b, mask_g, mask_r, 0, keys, k_length, HAS_MASK)
 
     k_at = tile(k, batch, group, head, k_b, k_g, k_r, k_h, keys, columns, UNIT)
     q_at = tile(q, batch, group, head, q_b, q_g, q_r, q_h, queries, columns, UNIT)
@@ -192,7 +192,7 @@ def backward_kernel(
     keys = tl.arange(0, BLOCK_K)
     columns = tl.arange(0, BLOCK_D)
     present = queries < q_length
-    keep = kept_keys(mask, batch, group, mask_b, mask_g, mask_r, keys, k_length, HAS_MASK)
+    keep = kept_keys(mask, batch, group, mask_b, mask_g, mask_r, 0, keys, k_length, HAS_MASK)
 
     k_at = tile(k, batch, group, head, k_b, k_g, k_r, k_h, keys, columns, UNIT)
     v_at = tile(v, batch, group, head, v_b, v_g, v_r, v_h, keys, columns, UNIT)

@@ -34,6 +34,18 @@ def locate(groups, heads):
 
 
 @triton.jit
+def locate_block(groups, heads, blocks):
+    """Batch, group, head and block of rows of this program; blocks run faster than groups."""
+    program = tl.program_id(0)
+    head = program % heads
+    rest = program // heads
+    block = rest % blocks
+    group = rest // blocks % groups
+    batch = rest // blocks // groups
+    return batch.to(tl.int64), group.to(tl.int64), head.to(tl.int64), block
+
+
+@triton.jit
 def tile(
     pointer,
     batch,
@@ -59,6 +71,19 @@ def tile(
 
 
 @triton.jit
+def distance(rows, stride):
+    """How far `rows` rows reach, in 64 bits whatever the two numbers are."""
+    return rows * stride.to(tl.int64)
+
+
+@triton.jit
+def plane(pointer, batch, group, head, batch_stride, group_stride, row_stride, head_stride, rows):
+    """Addresses of one number for each row; strides count elements."""
+    base = pointer + batch * batch_stride + group * group_stride + head * head_stride
+    return base + rows.to(tl.int64) * row_stride
+
+
+@triton.jit
 def inside(rows, length, columns, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Which elements of a tile exist, (rows, columns); (rows, 1) without padded columns."""
     exists = (rows < length)[:, None]
@@ -75,19 +100,20 @@ def kept_keys(
     batch_stride,
     group_stride,
     row_stride,
-    rows,
+    first,
+    lanes,
     length,
     HAS_MASK: tl.constexpr,
 ):
-    """Which of at most 64 keys take part: those that exist and, with a mask, those it keeps."""
-    keep = rows < length
+    """Which of the at most 64 keys first + lanes take part: they exist and the mask keeps them."""
+    keep = first + lanes < length
     if HAS_MASK:
         base = mask + batch * batch_stride + group * group_stride
-        keep = tl.load(base + rows.to(tl.int64) * row_stride, mask=keep, other=0)
+        keep = tl.load(base + (first + lanes).to(tl.int64) * row_stride, mask=keep, other=0)
         # Packed into one scalar: unpacking it costs a shift wherever the mask is needed, while a
         # vector would be loaded again for each register layout, which spills.
-        packed = tl.sum(keep.to(tl.int64) << rows, 0)
-        keep = (packed >> rows) & 1 != 0
+        packed = tl.sum(keep.to(tl.int64) << lanes, 0)
+        keep = (packed >> lanes) & 1 != 0
     return keep
 
 
@@ -100,6 +126,18 @@ def load(pointers, exists, keep):
     # to shared memory once, after issuing all loads, where it else converts tile by tile: a third
     # fewer registers in the backward pass of a 64-row axis, and one memory latency, not four.
     return tl.where(keep[:, None], values, 0.0)
+
+
+@triton.jit
+def load_rows(pointers, exists, keep, HAS_MASK: tl.constexpr):
+    """A tile inside a loop: as `load`, but masked rows are not read at all.
+
+    A select after the load would take the tile through registers, out of the asynchronous copies
+    that let one block arrive while another is worked on.
+    """
+    if HAS_MASK:
+        exists = exists & keep[:, None]
+    return tl.load(pointers, mask=exists, other=0.0)
 
 
 @triton.jit
@@ -117,6 +155,15 @@ def dot(a, b, PRECISION: tl.constexpr):
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def pairs(queries, keys, keep, SKIP_SELF: tl.constexpr):
+    """Which pairs of query and key take part, (queries, keys) or, without SKIP_SELF, (1, keys)."""
+    taken = keep[None, :]
+    if SKIP_SELF:
+        taken = taken & (queries[:, None] != keys[None, :])
+    return taken
 
 
 @triton.jit

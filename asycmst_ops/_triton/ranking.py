@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asycmst_ops._triton.axial import on_device
 from asycmst_ops._triton.axial_tiles import kernel
+from asycmst_ops._triton.layout import on_device
 
 _MAX_BLOCK = 32
 

@@ -168,6 +168,22 @@ def test_a_full_disk_ends_in_one_line_and_nothing_half_written(
     assert (lambda p: (p.made, p.kept))(run(cases, tmp_path / "c")) == (2, 2)
 
 
+def test_an_entry_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = cache_entry.CacheSettings(4, (8, 8), "time")
+    entry = cache_entry.make_entry(make_cases(tmp_path / "in", 1)[0], settings)
+    (tmp_path / "cases").mkdir()
+
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        cache_entry.write_entry(entry, tmp_path / "cases", "name")
+    assert not list((tmp_path / "cases").iterdir())
+
+
 def test_a_damaged_entry_is_read_again(tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "in", 2)
     run(cases, tmp_path / "c")

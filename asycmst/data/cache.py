@@ -189,7 +189,6 @@ class _Filling:
     def run(self, workers: int) -> Prepared:
         store = self.folder / _CASES
         store.mkdir(exist_ok=True)
-        self._sweep(store)
         names: dict[str, str] = {}
         pending = []
         for case in self.cases:

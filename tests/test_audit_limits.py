@@ -108,7 +108,7 @@ def test_ceilings_are_of_the_kind_of_launch() -> None:
 def test_row_statistics_may_be_narrow_and_nothing_else() -> None:
     facts = assembly(access_bytes=(16, 4, 2))
     assert audit_limits.narrow_accesses(FORWARD, facts) == 2
-    with_statistics = FORWARD._replace(pointers={**FORWARD.pointers, "lse": "*fp32"})
+    with_statistics = FORWARD._replace(scalars=True)
     assert audit_limits.narrow_accesses(with_statistics, facts) == 1
 
 

@@ -41,7 +41,9 @@ def test_two_processes_are_one(results: dict[str, Path], run: str) -> None:
         two = read(results["two"], run, process)
         assert len(two["told"]) == len(one["told"]) == 6
         for mine, other in zip(one["told"], two["told"], strict=True):
-            assert other == pytest.approx(mine, rel=1e-5, abs=1e-6)
+            assert [x is None for x in other] == [x is None for x in mine]
+            figures = [[x for x in told if x is not None] for told in (mine, other)]
+            assert figures[1] == pytest.approx(figures[0], rel=1e-6, abs=1e-6)
         # Weights of later steps differ by rounding, and RMSprop blows that up where a gradient is
         # small; a gradient is right if the first one is and the others are near.
         for step, (mine, other) in enumerate(zip(one["gradients"], two["gradients"], strict=True)):

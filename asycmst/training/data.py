@@ -1,7 +1,7 @@
 """The samples of a run: from a cache of prepared clips, or drawn by the phantom."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -51,8 +51,15 @@ class TrainingData(NamedTuple):
         }
 
 
-def open_data(settings: DataSettings, model: AsyCMSTConfig) -> TrainingData:
+def open_data(
+    settings: DataSettings, model: AsyCMSTConfig, stage: Callable[[str], None] = lambda text: None
+) -> TrainingData:
     """The samples that `settings` name.
+
+    Args:
+        settings: of the data.
+        model: which they must fit.
+        stage: called with a few words about what takes a while.
 
     Raises:
         ValueError: no data are named, they do not fit the model, or a part is empty.
@@ -60,9 +67,13 @@ def open_data(settings: DataSettings, model: AsyCMSTConfig) -> TrainingData:
     """
     if settings.phantom is not None:
         _check_sizes("the phantom", settings.phantom.frames, settings.phantom.size, model)
+        stage("drawing phantoms")
         return _draw(settings.phantom)
-    check_named(settings)
-    assert settings.cache is not None
+    if settings.cache is None:
+        raise ValueError(
+            "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
+            "for synthetic ones"
+        )
     from asycmst.data.cache import read_cache
     from asycmst.data.cached import CachedDataset
     from asycmst.data.splits import (
@@ -95,19 +106,6 @@ def open_data(settings: DataSettings, model: AsyCMSTConfig) -> TrainingData:
         list(split.validation),
         f"{settings.cache}, {source}",
     )
-
-
-def check_named(settings: DataSettings) -> None:
-    """Refuse settings that name no data.
-
-    Raises:
-        ValueError: neither a cache nor phantoms.
-    """
-    if settings.phantom is None and settings.cache is None:
-        raise ValueError(
-            "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
-            "for synthetic ones"
-        )
 
 
 def _draw(phantom: PhantomSplits) -> TrainingData:

@@ -16,12 +16,12 @@ from asycmst.encoders import load_imagenet_weights
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 from asycmst.training.batches import TrainingBatches, ValidationBatches
-from asycmst.training.data import TrainingData, check_named, open_data
+from asycmst.training.data import TrainingData, open_data
 from asycmst.training.draws import Draws
 from asycmst.training.fit import quiet_lightning
 from asycmst.training.keeper import Keeper, Stopped
 from asycmst.training.module import DiagnosisModule, Progress, Report
-from asycmst.training.run_folder import LAST, claim, first_difference, record_start
+from asycmst.training.run_folder import LAST, check, claim, first_difference, record_start
 from asycmst.training.settings import FitSettings
 from asycmst.training.settings_file import change
 from asycmst.training.start import start_at_base_rate
@@ -62,15 +62,16 @@ def fit_run(
     folder = settings.run.out
     if folder is None:
         raise ValueError("a run needs a folder; give --out FOLDER")
-    if settings.run.threads is not None:
-        torch.set_num_threads(settings.run.threads)
-    check_named(settings.data)
     state = _earlier_state(folder, settings)
-    stage("opening the data")
-    data = open_data(settings.data, settings.model)
+    data = open_data(settings.data, settings.model, stage)
     _check_classes(settings, data)
-    with torch.random.fork_rng(), quiet_lightning():
-        return _train(folder, settings, data, state, report)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(settings.run.threads or threads)
+        with torch.random.fork_rng(), quiet_lightning():
+            return _train(folder, settings, data, state, report)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train(
@@ -121,6 +122,7 @@ def _train(
             return Ended(module.best, None)
         batches.begin(module.epochs_done + 1, module.steps_of_epoch)
     if trainer.is_global_zero:
+        claim(folder, settings)
         record_start(folder, settings, module.step, data.facts())
     facts = data.facts() | {"seed": settings.run.seed, "version": info.version()}
     trainer.callbacks.append(Keeper(folder, settings, batches, facts, state))
@@ -144,7 +146,7 @@ def _train(
 
 def _earlier_state(folder: Path, settings: FitSettings) -> TrainingState | None:
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
-        goes_on = claim(folder, settings)
+        goes_on = check(folder, settings)
     else:
         goes_on = (folder / LAST).is_file()
     if not goes_on:

@@ -40,8 +40,8 @@ _FREE = {
 """What may change when a run is resumed."""
 
 
-def claim(folder: Path, settings: FitSettings) -> bool:
-    """Make the folder of a run, or find that it holds this run already.
+def check(folder: Path, settings: FitSettings) -> bool:
+    """Whether a run may take a folder: it is new or empty, or holds this very run.
 
     Returns:
         Whether there is a last.ckpt to go on from.
@@ -55,8 +55,6 @@ def claim(folder: Path, settings: FitSettings) -> bool:
     if not config.is_file():
         if folder.exists() and any(not x.name.startswith(".") for x in folder.iterdir()):
             raise ValueError(f"{folder} holds files that are no run; give --out a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(config, to_yaml(settings))
         return False
     difference = first_difference(stored_settings(folder), settings)
     if difference is not None:
@@ -65,6 +63,13 @@ def claim(folder: Path, settings: FitSettings) -> bool:
             "settings to go on"
         )
     return (folder / LAST).is_file()
+
+
+def claim(folder: Path, settings: FitSettings) -> None:
+    """Make the folder of a run and say in it what run it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CONFIG).is_file():
+        write_text(folder / CONFIG, to_yaml(settings))
 
 
 def stored_settings(folder: Path) -> FitSettings:

@@ -13,7 +13,7 @@ from asycmst.analysis import overlay_video
 from asycmst.analysis.insight import Insight, look_inside
 from asycmst.analysis.overlay_video import encode, write_overlay
 from asycmst.config import AsyCMSTConfig
-from asycmst.data.video import read_video
+from asycmst.data.clips import load_clip
 from asycmst.model import AsyCMST
 
 LESION = (slice(16, 32), slice(16, 48))
@@ -82,7 +82,7 @@ def test_it_plays_everywhere(tmp_path: Path, insight: Insight) -> None:
         assert not {"title", "comment"} & set(container.metadata)
     header = (tmp_path / "o.mp4").read_bytes()
     assert header.index(b"moov") < header.index(b"mdat"), "starts before it is all there"
-    read = read_video(tmp_path / "o.mp4", 8, 64)
+    read = load_clip(tmp_path / "o.mp4", 8, 64)
     assert read.times is not None and read.times.tolist() == [0.5 * n for n in range(8)]
 
 

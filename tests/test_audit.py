@@ -53,15 +53,15 @@ def test_shipped_kernels_are_sound() -> None:
         "86",
         "90",
         "--only",
-        "16x16 d=64 bf16 masked",
+        "ward 16x16 d=64 bf16 masked",
         "--processes",
         "2",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     title, *rows, total = done.stdout.splitlines()
     assert title.split()[:3] == ["kernel", "shape", "arch"]
-    assert len(rows) == 10 and all(row.endswith(" ok") for row in rows), done.stdout
-    assert total.startswith("10 of 10 kernels are sound; this says nothing about their speed")
+    assert len(rows) == 4 and all(row.endswith(" ok") for row in rows), done.stdout
+    assert total.startswith("4 of 4 kernels are sound; this says nothing about their speed")
 
 
 def test_bad_kernels_are_reported() -> None:

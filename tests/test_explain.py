@@ -1,10 +1,8 @@
 """A case in, pictures, video and numbers out: what was planted, what is not defined, failures."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -204,9 +202,7 @@ def test_a_case_of_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         def times(self, index: int) -> tuple[list[float] | None, list[float] | None]:
             return None, self.sample(index).times.tolist()
 
-    cached = ModuleType("asycmst.data.cached")
-    cached.CachedDataset = CachedDataset  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "asycmst.data.cached", cached)
+    monkeypatch.setattr("asycmst.analysis.case_clips.CachedDataset", CachedDataset)
     checkpoint = write_checkpoint(tmp_path, bus_task=None)
     found = explain_cached(checkpoint, tmp_path / "cache", "p7", tmp_path / "out")
     sample = PhantomDataset(config, 1, 1).sample(0)

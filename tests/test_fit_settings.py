@@ -151,3 +151,9 @@ def test_every_key_is_known_by_its_place() -> None:
         "run.seed",
     ):
         assert key in keys
+
+
+def test_a_named_cache_takes_the_place_of_the_phantoms() -> None:
+    settings = read_settings("demo", ["data.cache=some/where"])
+    assert settings.data.cache == Path("some/where") and settings.data.phantom is None
+    assert read_settings("demo").data.phantom is not None

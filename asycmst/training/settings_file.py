@@ -20,7 +20,8 @@ def read_settings(config: str | os.PathLike[str], words: Sequence[str] = ()) -> 
     Args:
         config: "paper", "demo", or a YAML file of the sections model, recipe, data and run; what a
             file leaves out is as in "paper".
-        words: "section.key=value" each, later ones over earlier ones.
+        words: "section.key=value" each, later ones over earlier ones. A data.cache among them
+            takes the place of the phantoms of the preset or file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -33,6 +34,9 @@ def read_settings(config: str | os.PathLike[str], words: Sequence[str] = ()) -> 
     given: dict[str, Any] = {}
     for word in words:
         _put(given, word)
+    data = given.get("data")
+    if isinstance(data, dict) and "cache" in data:
+        data.setdefault("phantom", None)
     return change(settings, given)
 
 

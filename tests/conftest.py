@@ -11,6 +11,12 @@ if not torch.cuda.is_available():
 
 import pytest
 
+# Test processes side by side share the cores: threads that wait for each other would stand in line.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(
+        max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    )
+
 # torch.empty is filled with NaN, so that an output that a kernel forgets to write is seen.
 torch.use_deterministic_algorithms(True, warn_only=True)
 

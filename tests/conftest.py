@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
 
 import pytest
 
-# Test processes side by side share the cores: threads that wait for each other would stand in line.
+# Test processes side by side share the cores; threads in want of one would keep others waiting.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(
         max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))

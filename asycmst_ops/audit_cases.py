@@ -3,6 +3,7 @@
 Whoever adds a kernel or a branch of a launch table adds its case here.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +71,9 @@ _PASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "col dq": ("query", {"BEGIN": "continued", "SAVE": True, "WRITE": "set", "SKIP_SELF": True}),
     "col dkv": ("key", {"WRITE": "set", "SKIP_SELF": True}),
     "frame dq": ("query", {"BEGIN": "given", "SAVE": False, "WRITE": "add", "SKIP_SELF": False}),
+    # Narrow accesses to wide rows: the state and the gradient apart.
+    "col row": ("state", {"BEGIN": "continued", "SAVE": True, "WRITE": "no", "SKIP_SELF": True}),
+    "axis late": ("query", {"BEGIN": "given", "SAVE": False, "WRITE": "set", "SKIP_SELF": False}),
     "frame dkv": ("key", {"WRITE": "add", "SKIP_SELF": False}),
 }
 
@@ -162,21 +166,32 @@ def shipped_cases() -> list[Case]:
     return [*cases, *_long_cases(), *_union_cases(), *_ranking_cases()]
 
 
-def _kinds(channels: int) -> list[dict[str, Any]]:
-    """Options of `block_case` that choose each row of its launch table, one column of it."""
-    kinds: list[dict[str, Any]] = [{"dtype": torch.bfloat16}]
-    kinds += [{"dtype": torch.float32, "precision": each} for each in ("tf32", "ieee")]
-    return [{"channels": channels, "aligned": a, **k} for a in (True, False) for k in kinds]
+_TOGETHER = ("axis dq", "col dq")
+_APART = ("col row", "axis late")
+
+
+def _cases(name: str, length: int, widths: Sequence[int]) -> list[Case]:
+    """A launch with a mask for each row of its table and each of these widths."""
+    half: dict[str, Any] = {"dtype": torch.bfloat16}
+    ieee: dict[str, Any] = {"dtype": torch.float32, "precision": "ieee"}
+    tf32: dict[str, Any] = {"dtype": torch.float32, "precision": "tf32"}
+    cases = []
+    for channels in widths:
+        apart = channels > 128 and name in _TOGETHER
+        narrow = [] if apart else [half, ieee] if channels > 128 else [half, tf32, ieee]
+        wide = [] if name in _APART else [half, tf32, ieee]
+        for aligned, kinds in ((True, wide), (False, narrow)):
+            cases += [
+                block_case(name, length, channels, has_mask=True, aligned=aligned, **kind)
+                for kind in kinds
+            ]
+    return cases
 
 
 def _long_cases() -> list[Case]:
-    cases = []
+    cases = _cases("axis late", 196, [256])
     for name in ("axis fwd", "axis dq", "axis dkv"):
-        cases += [
-            block_case(name, 196, has_mask=True, **kind)
-            for channels in (64, 128, 256)
-            for kind in _kinds(channels)
-        ]
+        cases += _cases(name, 196, [64, 128, 256])
         cases += [
             block_case(name, 196, 48, torch.float16),
             block_case(name, 196, 64),
@@ -187,18 +202,19 @@ def _long_cases() -> list[Case]:
 
 
 def _union_cases() -> list[Case]:
-    cases = []
-    for name in _PASSES:
-        if name.startswith("axis"):
-            continue
+    cases = _cases("col row", 16, [256])
+    for name in (
+        "frame fwd",
+        "col fwd",
+        "frame row",
+        "col dq",
+        "col dkv",
+        "frame dq",
+        "frame dkv",
+    ):
         length = 49 if name.startswith("frame") else 16
         cases += [block_case(name, length, 64), block_case(name, length, 256)]
-        widths = (64, 128, 256) if name == "frame row" else (64,)
-        cases += [
-            block_case(name, length, has_mask=True, **kind)
-            for channels in widths
-            for kind in _kinds(channels)
-        ]
+        cases += _cases(name, length, [64, 128, 256] if name == "frame row" else [64])
     return cases
 
 

@@ -142,8 +142,8 @@ def faults(case: Case, architecture: int, assembly: Assembly, shared: int) -> li
         shared: Bytes of shared memory of a CTA.
     """
     found = []
-    if not _may_spill(case):
-        found += _spills(assembly)
+    if assembly.spills or assembly.stack:
+        found.append(f"{assembly.spills} spills, {assembly.stack} bytes of stack")
     if assembly.atomics:
         found.append(f"{assembly.atomics} atomics")
     narrow = narrow_accesses(case, assembly)
@@ -161,23 +161,12 @@ def faults(case: Case, architecture: int, assembly: Assembly, shared: int) -> li
 
 def remarks(case: Case, architecture: int, assembly: Assembly, shared: int) -> list[str]:
     """What is worth knowing and no fault: launches whose speed has no goal are held to less."""
-    found = _spills(assembly) if _may_spill(case) else []
+    found = []
     if assembly.registers > _THREE_CTAS and int(case.keywords["num_warps"]) >= 4:
         found.append("under 3 CTAs by registers")
     if _few_in_flight(case, architecture, assembly, shared) and not _kind_has_goals(case):
         found.append("few bytes in flight")
     return found
-
-
-def _spills(assembly: Assembly) -> list[str]:
-    if not (assembly.spills or assembly.stack):
-        return []
-    return [f"{assembly.spills} spills, {assembly.stack} bytes of stack"]
-
-
-def _may_spill(case: Case) -> bool:
-    """Grids of odd strides are read number by number; with over 128 channels no tile fits."""
-    return case.keywords.get("UNIT") == 1 and int(case.keywords["BLOCK_D"]) > 128
 
 
 def narrow_accesses(case: Case, assembly: Assembly) -> int:

@@ -118,16 +118,3 @@ def test_launches_without_a_goal_are_remarked_on_only() -> None:
     assert audit_limits.remarks(TF32, 80, few, 16 * 1024) == ["few bytes in flight"]
     many = assembly(registers=180, warp_products=160)
     assert audit_limits.remarks(BACKWARD, 86, many, SHARED) == ["under 3 CTAs by registers"]
-
-
-def test_only_wide_grids_of_odd_strides_may_spill() -> None:
-    spilling = assembly(spills=3, stack=8)
-    words = "3 spills, 8 bytes of stack"
-    for aligned, channels, tolerated in (
-        (True, 256, False),
-        (False, 128, False),
-        (False, 256, True),
-    ):
-        case = audit_cases.block_case("axis dq", 196, channels, aligned=aligned)
-        assert (words in audit_limits.faults(case, 86, spilling, 0)) != tolerated
-        assert (words in audit_limits.remarks(case, 86, spilling, 0)) == tolerated

@@ -111,7 +111,7 @@ def test_forward_and_gradients_match_the_reference(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    ("length", "d"), [(16, 256), (20, 160), (33, 21), (49, 136), (64, 256), (66, 100), (70, 256)]
+    ("length", "d"), [(16, 256), (20, 160), (33, 21), (49, 136), (64, 256), (66, 131), (70, 256)]
 )
 def test_channels_that_fill_no_tile_or_several(length: int, d: int, dtype: torch.dtype) -> None:
     check(*grids(grid_shape("space", length, d, others=1, heads=1), dtype), "space")

@@ -119,6 +119,15 @@ def test_launches_per_call(launches: Launches) -> None:
     assert names((1, 16, 49, 1, 64), None) == union_names
 
 
+def test_narrow_accesses_to_wide_rows_take_a_launch_more(launches: Launches) -> None:
+    """And multiply float32 as "ieee": what they hold in registers leaves no room for either."""
+    x = torch.empty(1, 70, 1, 1, 131)
+    axial.axial_backward([Backward(*[x] * 7, None, 1)], 0.3)
+    assert [name for name, *_ in launches] == ["state", "query", "key"]
+    flags = [(k.get("BEGIN"), k.get("WRITE"), k.get("SAVE")) for *_, k in launches]
+    assert flags[:2] == [("new", "no", True), ("given", "set", False)]
+
+
 def test_every_launch_is_made_on_the_device_of_its_tensors(
     launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,39 +40,40 @@ class Launch(NamedTuple):
 # Queries, keys, warps and stages for up to 64, 128 and 256 channels: the largest tiles that spill
 # no register and fit 99 KB of shared memory on every architecture that the audit compiles for.
 # "narrow" stands for grids whose addresses allow no 128-bit access: each element has its own.
+# Above 128 channels those are `cramped`, and float32 products there are "ieee" in any case.
 Sizes = tuple[int, int, int, int]
-TABLE: dict[str, dict[str, tuple[Sizes, Sizes, Sizes]]] = {
+TABLE: dict[str, dict[str, tuple[Sizes, ...]]] = {
     "forward": {
         "half": ((64, 32, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2)),
         "tf32": ((32, 32, 4, 2), (32, 32, 4, 2), (32, 16, 8, 2)),
         "ieee": ((32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 4, 2)),
         "half narrow": ((32, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1)),
-        "tf32 narrow": ((32, 32, 4, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+        "tf32 narrow": ((16, 16, 8, 1), (16, 16, 8, 1)),
         "ieee narrow": ((16, 16, 4, 2), (16, 16, 8, 2), (16, 16, 16, 2)),
     },
     "state": {
         "half": ((64, 32, 4, 2), (64, 32, 4, 2), (32, 32, 8, 2)),
         "tf32": ((32, 32, 4, 2), (32, 32, 8, 2), (16, 16, 8, 2)),
-        "ieee": ((32, 32, 8, 2), (16, 16, 4, 2), (16, 16, 4, 2)),
+        "ieee": ((32, 32, 8, 2), (16, 16, 8, 2), (16, 16, 4, 2)),
         "half narrow": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
-        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 2)),
-        "ieee narrow": ((16, 16, 8, 2), (16, 16, 8, 2), (16, 16, 16, 2)),
+        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1)),
+        "ieee narrow": ((16, 16, 8, 2), (16, 16, 8, 2), (16, 16, 8, 2)),
     },
     "query": {
         "half": ((64, 32, 4, 2), (64, 32, 4, 2), (32, 32, 8, 2)),
         "tf32": ((32, 32, 4, 2), (32, 32, 8, 2), (16, 16, 8, 2)),
         "ieee": ((32, 32, 8, 2), (16, 16, 4, 2), (16, 16, 4, 2)),
-        "half narrow": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
-        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-        "ieee narrow": ((16, 16, 8, 2), (16, 16, 8, 2), (16, 16, 16, 2)),
+        "half narrow": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
+        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1)),
+        "ieee narrow": ((16, 16, 8, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
     },
     "key": {
         "half": ((64, 32, 4, 2), (32, 32, 4, 2), (16, 32, 8, 2)),
         "tf32": ((32, 32, 4, 2), (16, 32, 4, 2), (16, 16, 8, 2)),
         "ieee": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1)),
         "half narrow": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
-        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-        "ieee narrow": ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+        "tf32 narrow": ((32, 32, 8, 1), (16, 16, 8, 1)),
+        "ieee narrow": ((16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     },
 }
 
@@ -102,6 +103,11 @@ def launch_for(
         tile = min(block_q, block_k) * block_d * dtype.itemsize
         warps = min(warps, max(1, tile // (2 * 32 * ALIGNMENT)))
     return Launch(block_q, block_k, block_d, warps, stages)
+
+
+def cramped(channels: int, unit: int) -> bool:
+    """Whether narrow accesses to wide rows take the registers of tf32 or of two loops in one."""
+    return unit == 1 and channels > 128
 
 
 def compile_keywords(
@@ -157,6 +163,10 @@ def query_gradient(
 ) -> None:
     """Fill `state` and `dq`; the keyword arguments are those of the kernel."""
     dq, _, _, grad, q, k, v, key_mask, dim = problem
+    unit, _ = unit_and_strides((dq, grad, q, k, v), dim)
+    if begin != "given" and write != "no" and cramped(q.shape[4], unit):
+        query_gradient(problem, scale, state, begin=begin, write="no", skip_self=skip_self)
+        begin, save = "given", False
     flags = {"BEGIN": begin, "SAVE": save, "WRITE": write, "SKIP_SELF": skip_self}
     name = "state" if write == "no" else "query"
     _run(name, (dq, grad), state, (q, k, v), key_mask, dim, scale, flags)
@@ -206,8 +216,8 @@ def _run(
     groups, heads, channels = q.shape[3 - dim], q.shape[3], q.shape[4]
     q_length, k_length = q.shape[dim], k.shape[dim]
     results, grads = (others, ()) if name == "forward" else (others[:-1], others[-1:])
-    precision = matmul_precision(q.dtype)
     unit, strides = unit_and_strides((*others, *inputs), dim)
+    precision = "ieee" if cramped(channels, unit) else matmul_precision(q.dtype)
     split = 4 * len(results)
     launch = launch_for(
         name, q_length, k_length, channels, q.dtype, precision=precision, aligned=unit > 1

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asycmst.config import Strategy
+from asycmst.dropout import Dropout
 from asycmst_ops import acmst_attention, acmst_attention_qkvpacked, axial_attention
 from asycmst_ops import cross_modal_attention as attend_by_strategy
 
@@ -209,7 +210,7 @@ class CrossModalAttention(nn.Module):
         self.project_ceus = StreamProjection(dim, heads, bias)
         self.output_bus = nn.Linear(dim, dim, bias)
         self.output_ceus = nn.Linear(dim, dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """What each stream reads from the other, both as they are (Algorithm 2).

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig, Strategy
 from asycmst.cross_attention import CrossModalAttention, key_set
+from asycmst.dropout import Dropout
 from asycmst.residuals import NoResidual, residual_norm
 from asycmst.stsa import SelfAttentionBlock
 
@@ -97,9 +98,9 @@ class FeedForwardBlock(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(config.dim, hidden, config.bias),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(hidden, config.dim, config.bias),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.norm = (
             NoResidual() if config.ffn == "literal" else residual_norm(config.norm, config.dim)

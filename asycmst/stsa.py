@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig
+from asycmst.dropout import Dropout, dropout
 from asycmst.residuals import residual_norm
 from asycmst_ops import axial_attention
 
@@ -39,8 +40,15 @@ class JointSelfAttention(nn.Module):
         key_mask = None
         if valid is not None:
             key_mask = valid.expand(-1, -1, tokens.shape[2]).flatten(1)[:, None, None]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, dropout_p=dropout)
+        probability = self.dropout if self.training else 0.0
+        if probability > 0 and key_mask is None and q.device.type == "cpu":
+            # torch has no fused attention with dropout there: the weights are in memory anyway.
+            weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+            mixed = dropout(weights, probability) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=key_mask, dropout_p=probability
+            )
         projected: Tensor = self.output(mixed.transpose(1, 2).reshape(tokens.shape))
         return projected
 
@@ -64,7 +72,7 @@ class AxialSelfAttention(nn.Module):
         self.axis = axis
         self.qkv = nn.Linear(dim, 3 * dim, bias)
         self.output = nn.Linear(dim, dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
@@ -106,7 +114,7 @@ class DotProductSelfAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias)
         self.output = nn.Linear(dim, dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""

@@ -25,7 +25,7 @@ OPS = [
     {"testing", "audit"},
 ]
 MODEL = [
-    {"config", "files", "jobs"},
+    {"config", "dropout", "files", "jobs"},
     {"encoders", "tokens", "residuals", "cross_attention"},
     {"stsa"},
     {"fusion", "heads"},

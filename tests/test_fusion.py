@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig, FeedForward, KeySource, NormPlace, Update
 from asycmst.cross_attention import AsymmetricKeys, UniformKeys
+from asycmst.dropout import Dropout
 from asycmst.fusion import (
     CrossAttentionBlock,
     DualStreamLayer,
@@ -69,7 +70,7 @@ def test_both_streams_are_updated_from_the_same_state() -> None:
 def test_feed_forward_dropout_follows_the_activation_and_the_second_map() -> None:
     block = FeedForwardBlock(small(dropout=0.25))
     kinds = [type(part) for part in block.network]
-    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.Dropout]
+    assert kinds == [nn.Linear, nn.ReLU, Dropout, nn.Linear, Dropout]
     assert block.network[2].p == block.network[4].p == 0.25
     assert block.network[0].out_features == 16
 

@@ -161,6 +161,9 @@ def test_photometry_is_per_stream_and_leaves_masks_alone() -> None:
     changed = PhotometricAugmentation()(batch)
     assert changed["mask"] is batch["mask"]
     assert not torch.allclose(changed["bus"], changed["ceus"], atol=1e-3)
+    for alone in (PhotometricAugmentation(contrast=0.0), PhotometricAugmentation(brightness=0.0)):
+        one = alone(batch)
+        assert not torch.allclose(one["bus"], one["ceus"], atol=1e-3)
     # Within a clip it is one function of the value: frames keep their order of brightness.
     for clip, original in zip(changed["ceus"], batch["ceus"], strict=True):
         order = original.flatten().argsort()

@@ -77,10 +77,13 @@ class _Ranking(torch.autograd.Function):
             loss, slopes = _library.fss_ranking(scores, lengths, clamp, reduction)
         ctx.save_for_backward(scores, slopes)
         ctx.mark_non_differentiable(slopes)
+        ctx.set_materialize_grads(False)  # zeros for the slopes would cost as much as the op
         return loss, slopes
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> Any:
+        if grad is None:
+            return None, None, None, None
         return _fss_ranking_backward(grad, *ctx.saved_tensors), None, None, None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from peak import peak_gflops
-from providers import AXIAL, JOINT, RANKING, compiled, forward, forward_backward
+from providers import AXIAL, JOINT, RANKING, SYMMETRIC, compiled, forward, forward_backward
 
 from asycmst_ops import _cpu, acmst_attention, info
 from asycmst_ops._problem import Backward, Forward
@@ -58,6 +58,7 @@ def cases(batches: list[int]) -> Iterator[tuple[str, dict[str, Any], Any, list[A
         for batch in batches:
             for name, functions, n_in, n_out in (
                 ("joint", JOINT, 6, 2),
+                ("symmetric", SYMMETRIC, 6, 2),
                 ("time", AXIAL["time"], 3, 1),
                 ("space", AXIAL["space"], 3, 1),
             ):

@@ -218,6 +218,32 @@ def test_a_case_of_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         explain_cached(larger, tmp_path / "cache", "p7", tmp_path / "other")
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("kind", ["folder", "contours"])
+def test_masks_as_a_manifest_names_them(tmp_path: Path, kind: str) -> None:
+    """Frame 4 of 7 is annotated: it is sampled in place of frame 3, and serves all frames."""
+    bus, ceus = write_clips(tmp_path)
+    if kind == "folder":
+        marks = tmp_path / "masks"
+        marks.mkdir()
+        pixels = np.zeros((40, 50), np.uint8)
+        pixels[10:20, 25:50] = 255
+        Image.fromarray(pixels).save(marks / "00004.png")
+    else:
+        marks = tmp_path / "masks.json"
+        corners = [[25, 10], [50, 10], [50, 20], [25, 20]]
+        marks.write_text(json.dumps({"size": [50, 40], "frames": {"4": [corners]}}))
+    checkpoint = write_checkpoint(tmp_path)
+    found = explain(checkpoint, bus, ceus, tmp_path / "out", mask=marks)
+    expected = np.zeros((3, 32, 32), bool)
+    expected[:, 8:16, 16:] = True
+    assert found.clips.bus.source_indices.tolist() == [0, 4, 6]
+    assert found.lesion.source == "given"
+    assert np.array_equal(found.lesion.mask, expected)
+    with pytest.raises(ValueError, match="counts the frames of the source"):
+        explain_cached(checkpoint, tmp_path / "cache", "p7", tmp_path / "other", mask=marks)
+
+
 @pytest.mark.parametrize(
     ("changes", "layer", "words"),
     [

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.cached import CachedDataset
 from asycmst.data.clips import Clip, View, clip_to_tensor
+from asycmst.data.masks import Masks, sampled_masks
 from asycmst.data.pairs import duration_note, load_pair
 
 
@@ -44,14 +45,23 @@ def read_case(
     ceus: str | os.PathLike[str],
     bus_view: View | None = None,
     ceus_view: View | None = None,
+    *,
+    masks: Masks | None = None,
 ) -> CaseClips:
     """Read two clips as a model of `config` takes them, sampled to common moments.
 
     Each note of a reader is also given as one warning. Args and errors are those of
-    :func:`asycmst.data.pairs.load_pair`.
+    :func:`asycmst.data.pairs.load_pair` and, with `masks` of the B-mode clip, of
+    :func:`asycmst.data.masks.sampled_masks`.
     """
     pair = load_pair(
-        bus, ceus, config.frames, config.frame_size, bus_view=bus_view, ceus_view=ceus_view
+        bus,
+        ceus,
+        config.frames,
+        config.frame_size,
+        bus_view=bus_view,
+        ceus_view=ceus_view,
+        annotated=None if masks is None else masks.indices,
     )
     once = Path(bus).resolve() == Path(ceus).resolve() and bus_view == ceus_view
     for clip in (pair.bus,) if once else (pair.bus, pair.ceus):
@@ -59,7 +69,13 @@ def read_case(
             warnings.warn(f"{clip.source}: {note}", UserWarning, stacklevel=3)
     same = once or np.array_equal(pair.bus.frames, pair.ceus.frames)
     unequal = duration_note(pair.bus_source, pair.ceus_source)
-    return CaseClips(pair.bus, pair.ceus, same, () if unequal is None else (unequal,))
+    annotated = None
+    if masks is not None:
+        annotated = np.zeros(pair.bus.frames.shape[:3], dtype=np.bool_)
+        for slot, mask in sampled_masks(masks, pair, config.frame_size).items():
+            annotated[slot] = mask
+    notes = () if unequal is None else (unequal,)
+    return CaseClips(pair.bus, pair.ceus, same, notes, annotated)
 
 
 def cached_case(config: AsyCMSTConfig, cache: str | os.PathLike[str], case: str) -> CaseClips:

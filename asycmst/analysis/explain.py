@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from asycmst.analysis.overlay_video import write_overlay
 from asycmst.analysis.predict import heading
 from asycmst.data.clips import View
 from asycmst.data.lesion_mask import read_lesion_mask
+from asycmst.data.masks import Mask, read_masks
 from asycmst.files import replacing_together
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import load_checkpoint
@@ -58,8 +60,10 @@ def explain(
         bus_view: the half of the frame with the B-mode image, None for all of it.
         ceus_view: the half with the contrast image.
         layer: the layer whose attention is mapped, counted from 1; None is the mean of all.
-        mask: the lesion in the B-mode clip (:func:`asycmst.data.lesion_mask.read_lesion_mask`);
-            None takes the model's segmentation, or the next best region, and says which.
+        mask: the lesion in the B-mode clip, an image or array
+            (:func:`asycmst.data.lesion_mask.read_lesion_mask`) or, by frame, a folder or contours
+            (:mod:`asycmst.data.masks`); None takes the model's segmentation, or the next best
+            region, and says which.
 
     Returns:
         What the files show.
@@ -72,8 +76,13 @@ def explain(
     """
     model, meta = load_checkpoint(checkpoint)
     _check_layer(model, layer)
-    clips = read_case(model.config, bus, ceus, bus_view, ceus_view)
-    return _explain(model, meta, clips, out, layer, mask)
+    masks = read_masks(mask) if mask is not None and _by_frame(mask) else None
+    clips = read_case(model.config, bus, ceus, bus_view, ceus_view, masks=masks)
+    if masks is None:
+        given = None if mask is None else read_lesion_mask(mask, clips.bus)
+    else:
+        given = clips.annotated
+    return _explain(model, meta, clips, out, layer, given)
 
 
 def explain_cached(
@@ -87,12 +96,24 @@ def explain_cached(
 ) -> Insight:
     """Look inside a model at work on a case of a folder that `asycmst prepare` wrote.
 
-    Args and errors are those of :func:`explain`; frames count from 0 as they were cached.
+    Args and errors are those of :func:`explain`; frames count from 0 as they were cached, so that
+    a mask is an image or an array.
     """
+    if mask is not None and _by_frame(mask):
+        raise ValueError(
+            f"{mask} counts the frames of the source, of which a cache has kept some: give an "
+            "image or .npy of what the case shows, or the clips with --bus and --ceus"
+        )
     model, meta = load_checkpoint(checkpoint)
     _check_layer(model, layer)
     clips = cached_case(model.config, cache, case)
-    return _explain(model, meta, clips, out, layer, mask)
+    given = None if mask is None else read_lesion_mask(mask, clips.bus)
+    return _explain(model, meta, clips, out, layer, given)
+
+
+def _by_frame(mask: str | os.PathLike[str]) -> bool:
+    path = Path(mask)
+    return path.is_dir() or path.suffix.lower() == ".json"
 
 
 def _check_layer(model: AsyCMST, layer: int | None) -> None:
@@ -108,9 +129,8 @@ def _explain(
     clips: CaseClips,
     out: str | os.PathLike[str],
     layer: int | None,
-    mask: str | os.PathLike[str] | None,
+    given: Mask | None,
 ) -> Insight:
-    given = None if mask is None else read_lesion_mask(mask, clips.bus)
     insight = look_inside(model, meta, clips, given)
     title = heading(insight.prediction)
     with replacing_together(out, FILES) as files:

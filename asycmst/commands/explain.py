@@ -35,8 +35,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--mask",
         type=Path,
-        metavar="FILE",
-        help="the lesion in the B-mode clip, an image or .npy (the model's segmentation)",
+        metavar="PATH",
+        help="the lesion in the B-mode clip: an image, a .npy, or masks as a manifest names them, "
+        "a folder or contours (the model's segmentation)",
     )
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from asycmst.data.clips import Clip
 from asycmst.data.manifest import Case
-from asycmst.data.masks import Mask, Masks, read_masks
+from asycmst.data.masks import read_masks, sampled_masks
 from asycmst.data.pairs import Pair, Sampling, duration_note, load_pair
-from asycmst.data.sampling import UInt8Array, fit_mask
+from asycmst.data.sampling import UInt8Array
 
 PART = ".part-"
 _FACTS = "clip.json"
@@ -112,7 +112,7 @@ def make_entry(case: Case, settings: CacheSettings) -> Entry:
         if source.frames < 2:
             raise ValueError(f"the {kind} clip holds one frame: a clip needs at least two")
     arrays = {"bus.npy": _planes(pair.bus), "ceus.npy": _planes(pair.ceus)}
-    fitted = {} if masks is None else _fit_masks(masks, pair, settings.size)
+    fitted = {} if masks is None else sampled_masks(masks, pair, settings.size)
     stacked = np.zeros((len(fitted), settings.size[0] * settings.size[1]), np.bool_)
     for row, mask in zip(stacked, fitted.values(), strict=True):
         row[:] = mask.ravel()
@@ -181,17 +181,6 @@ def _planes(clip: Clip) -> UInt8Array:
     grey = (clip.frames == clip.frames[..., :1]).all()
     kept = clip.frames[..., :1] if grey else clip.frames
     return np.ascontiguousarray(kept.transpose(3, 0, 1, 2))
-
-
-def _fit_masks(masks: Masks, pair: Pair, size: tuple[int, int]) -> dict[int, Mask]:
-    """The masks of the sampled frames that have one, by slot."""
-    numbers = masks.indices(pair.bus_source)
-    box = pair.bus_source.box
-    return {
-        slot: fit_mask(masks.at(numbers[index], *pair.bus_source.size), size, box)
-        for slot, index in enumerate(pair.bus.source_indices.tolist())
-        if index in numbers
-    }
 
 
 def _notes(pair: Pair, no_mask_met: bool) -> list[str]:

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asycmst.data.contours import contour_mask
-from asycmst.data.sampling import Source
+from asycmst.data.pairs import Pair
+from asycmst.data.sampling import FrameSize, Source, fit_mask
 
 Mask = NDArray[np.bool_]
 
@@ -99,6 +100,26 @@ def read_masks(path: str | os.PathLike[str]) -> Masks:
     if not source.exists():
         raise FileNotFoundError(f"no mask at {source}: check the path and its spelling")
     return _read_folder(source) if source.is_dir() else _read_json(source)
+
+
+def sampled_masks(masks: Masks, pair: Pair, size: FrameSize) -> dict[int, Mask]:
+    """The masks of those sampled BUS frames that have one, by slot from 0 to T - 1.
+
+    Args:
+        masks: of the BUS source of `pair`.
+        pair: read by :func:`asycmst.data.pairs.load_pair` with `masks.indices`.
+        size: of the frames of `pair`.
+
+    Raises:
+        ValueError: as `Masks.indices` and `Masks.at`.
+    """
+    numbers = masks.indices(pair.bus_source)
+    box = pair.bus_source.box
+    return {
+        slot: fit_mask(masks.at(numbers[index], *pair.bus_source.size), size, box)
+        for slot, index in enumerate(pair.bus.source_indices.tolist())
+        if index in numbers
+    }
 
 
 def _read_folder(folder: Path) -> Masks:

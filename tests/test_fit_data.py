@@ -1,15 +1,14 @@
-"""Where a run's samples come from, with stand-ins for cache and splits."""
+"""Where a run's samples come from, with stand-ins for what caches and folds hold."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
 from asycmst.config import AsyCMSTConfig
+from asycmst.data.splits import Split
 from asycmst.training.data import open_data
 from asycmst.training.settings import DataSettings, PhantomSplits
 
@@ -19,17 +18,14 @@ MODEL = replace(AsyCMSTConfig.demo(), frames=4, image_size=32)
 class Case(NamedTuple):
     id: str
     split: str | None = None
+    patient: str | None = None
+    label: int = 0
 
 
 class Cache(NamedTuple):
     cases: tuple[Case, ...]
     frames: int = 4
     frame_size: tuple[int, int] = (32, 32)
-
-
-class Split(NamedTuple):
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
 
 
 class Samples(list[str]):
@@ -42,25 +38,18 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cache "c" has the cases a, b and d; its column puts b aside. Fold 2 puts a aside."""
     caches = {
         "c": Cache((Case("a", "train"), Case("b", "valid"), Case("d", "train"))),
+        "twice": Cache((Case("a", patient="p"), Case("b", patient="q"), Case("d", patient="p"))),
         "long": Cache((Case("a"),), frames=9),
         "wide": Cache((Case("a"),), frame_size=(32, 48)),
     }
-    folds = {1: Split(("a",), ()), 2: Split(("b", "d"), ("a",)), 3: Split(("a", "x"), ("b",))}
-    parts = {
-        "cache": {"read_cache": lambda folder: caches[str(folder)]},
-        "cached": {"CachedDataset": Samples},
-        "splits": {
-            "read_split": lambda folder, fold: folds[fold],
-            "split_of_column": lambda cases: Split(
-                tuple(case.id for case in cases if case.split == "train"),
-                tuple(case.id for case in cases if case.split == "valid"),
-            ),
-        },
+    folds = {
+        1: Split(("a",), (), ()),
+        2: Split(("b", "d"), ("a",), ()),
+        3: Split(("a", "x"), ("b",), ()),
     }
-    for name, content in parts.items():
-        module = ModuleType(f"asycmst.data.{name}")
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("asycmst.data.cache.read_cache", lambda folder: caches[str(folder)])
+    monkeypatch.setattr("asycmst.data.cached.CachedDataset", Samples)
+    monkeypatch.setattr("asycmst.data.splits.read_split", lambda folder, fold: folds[fold])
 
 
 def test_a_cache_by_its_column(prepared: None) -> None:
@@ -87,7 +76,11 @@ def test_a_cache_by_a_fold(prepared: None) -> None:
         (DataSettings(cache=Path("c"), splits=Path("s"), fold=1), "has no validation cases"),
         (
             DataSettings(cache=Path("c"), splits=Path("s"), fold=3),
-            "1 cases that c lacks, such as x",
+            "fold 3 of s names 1 cases that the data set lacks, such as x",
+        ),
+        (
+            DataSettings(cache=Path("twice"), splits=Path("s"), fold=2),
+            "fold 2 of s.*patient",
         ),
         (DataSettings(phantom=PhantomSplits()), r"phantom has 8 frames of 64 x 64, the model"),
     ],

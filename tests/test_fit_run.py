@@ -216,6 +216,15 @@ def test_other_settings_and_other_folders_are_refused(whole: Path, tmp_path: Pat
         fit(settings(out, recipe=replace(other, epochs=1)))
 
 
+def test_dice_over_a_batch_is_not_computed_in_parts(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "run", train=4, recipe=replace(RECIPE, epochs=1))
+    whole_batch = replace(MODEL, dice_scope="batch")
+    with pytest.raises(ValueError, match=r"dice_scope=batch .* in 2 parts; use frame or sample"):
+        fit(replace(chosen, model=whole_batch))
+    assert not (tmp_path / "run").exists()
+    fit(replace(chosen, model=replace(whole_batch, segmentation_weight=0.0)))
+
+
 def test_the_revision_is_that_of_the_working_folder(tmp_path: Path) -> None:
     assert git_revision(tmp_path) is None
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):

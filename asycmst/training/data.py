@@ -76,10 +76,7 @@ def open_data(
         )
     from asycmst.data.cache import read_cache
     from asycmst.data.cached import CachedDataset
-    from asycmst.data.splits import (
-        read_split,
-        split_of_column,
-    )
+    from asycmst.data.splits import check_split, read_split, split_of_column
 
     cache = read_cache(settings.cache)
     _check_sizes(str(settings.cache), cache.frames, cache.frame_size, model)
@@ -89,16 +86,10 @@ def open_data(
         assert settings.fold is not None
         split = read_split(settings.splits, settings.fold)
         source = f"fold {settings.fold} of {settings.splits}"
-    known = {case.id for case in cache.cases}
     for part, ids in (("training", split.train), ("validation", split.validation)):
         if not ids:
             raise ValueError(f"{settings.cache} with {source} has no {part} cases; split anew")
-        missing = [name for name in ids if name not in known]
-        if missing:
-            raise ValueError(
-                f"{source} names {len(missing)} cases that {settings.cache} lacks, such as "
-                f"{missing[0]}; use the splits of this cache"
-            )
+    check_split(split, cache.cases, source)
     return TrainingData(
         CachedDataset(settings.cache, split.train),
         CachedDataset(settings.cache, split.validation),

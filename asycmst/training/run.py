@@ -96,11 +96,7 @@ def _train(
     process, processes = trainer.global_rank, trainer.world_size
     draws = Draws(settings.run.seed)
     batches = TrainingBatches(len(data.train), recipe.batch_size, draws, process, processes)
-    if batches.batch_size // processes % recipe.accumulate:
-        raise ValueError(
-            f"the {batches.batch_size // processes} samples of a process make no "
-            f"recipe.accumulate={recipe.accumulate} equal parts; change recipe.batch_size"
-        )
+    _check_parts(settings, batches.batch_size, processes)
     held_out = ValidationBatches(
         len(data.validation), recipe.batch_size // recipe.accumulate, process, processes
     )
@@ -177,6 +173,21 @@ def _check_classes(settings: FitSettings, data: TrainingData) -> None:
         raise ValueError(
             "recipe.monitor=auc needs both classes among the validation samples, there is one; "
             "use recipe.monitor=loss or another split"
+        )
+
+
+def _check_parts(settings: FitSettings, batch_size: int, processes: int) -> None:
+    parts = settings.recipe.accumulate
+    if batch_size // processes % parts:
+        raise ValueError(
+            f"the {batch_size // processes} samples of a process make no "
+            f"recipe.accumulate={parts} equal parts; change recipe.batch_size"
+        )
+    model = settings.model
+    if parts * processes > 1 and model.segments_nodule and model.dice_scope == "batch":
+        raise ValueError(
+            f"model.dice_scope=batch sums over a batch that is computed in {parts * processes} "
+            "parts; use frame or sample, or one process and recipe.accumulate=1"
         )
 
 

@@ -138,6 +138,15 @@ def test_heading_of_the_figure(
     assert any("synthetic" in line for line in found.warnings) == found.plumbing_check
 
 
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_a_decoder_that_never_saw_a_mask_is_not_asked(tmp_path: Path, has_masks: bool) -> None:
+    checkpoint = write_checkpoint(tmp_path, {"trained_on": "clips", "has_masks": has_masks})
+    bus, ceus = write_clip(tmp_path, "b.npy"), write_clip(tmp_path, "c.npy", seed=1)
+    found = predict(checkpoint, bus, ceus)
+    assert (found.mask_area_fraction is not None) == has_masks
+    assert any("trained without masks" in line for line in found.warnings) == (not has_masks)
+
+
 def test_a_copy_of_the_other_clip_is_a_plumbing_check(tmp_path: Path) -> None:
     bus = write_clip(tmp_path, "b.npy")
     (tmp_path / "copy.npy").write_bytes(bus.read_bytes())

@@ -112,13 +112,18 @@ def predict_clips(
         clips: of the model's size.
 
     Returns:
-        The prediction and the model's own output, of a batch of one.
+        The prediction and the model's own output, of a batch of one, without the masks of a
+        decoder that has never seen one.
 
     Raises:
         ValueError: the model answers NaN.
     """
     with torch.inference_mode():
         output = model(*clips.tensors())
+    warnings = []
+    if output.mask_logits is not None and meta.get("has_masks") is False:
+        output = output._replace(mask_logits=None)
+        warnings.append("the model was trained without masks: it has no segmentation")
     trained_on = meta.get("trained_on")
     synthetic = isinstance(trained_on, str) and trained_on.startswith("synthetic")
     prediction = Prediction(
@@ -131,7 +136,7 @@ def predict_clips(
         ceus_times_s=_seconds(clips.ceus),
         trained_on=None if trained_on is None else str(trained_on),
         plumbing_check=clips.same or synthetic,
-        warnings=_warnings(clips, str(trained_on) if synthetic else None),
+        warnings=[*_warnings(clips, str(trained_on) if synthetic else None), *warnings],
     )
     return prediction, output
 

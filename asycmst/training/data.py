@@ -48,6 +48,7 @@ class TrainingData(NamedTuple):
             "train_ids": self.train_ids,
             "train_ids_sha256": _digest(self.train_ids),
             "validation_ids": self.validation_ids,
+            "has_masks": self.train.nodule_share() > 0,  # not where the share is NaN
         }
 
 

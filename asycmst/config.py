@@ -79,7 +79,8 @@ class AsyCMSTConfig:
         ceus_task: "fss", frame self-sorting (Eq 1-4), or None.
         bus_task: "dice", nodule segmentation (Eq 5), or None.
         task_place: Frame self-sorting in the upper and segmentation in the lower branch whatever
-            they see ("branch"), or with the modality they were made for ("modality").
+            they see ("branch": the masks are then those of the lower branch's clip), or with the
+            modality they were made for ("modality").
         fss_hidden: Hidden width of the frame scores' network; None is `dim`.
         fss_clamp: Threshold phi of Eq 4.
         fss_weight: w1 of Eq 14; 0 switches the task off as `ceus_task=None` does.
@@ -211,6 +212,11 @@ class AsyCMSTConfig:
         if self.task_place == "modality" and self.lower != "bus":
             return "upper"
         return "lower"
+
+    @property
+    def segmented_modality(self) -> Modality:
+        """The clip whose frames are segmented; its masks are what the task learns from."""
+        return self.lower if self.segmented_branch == "lower" else self.upper
 
     @property
     def cross_attention_layers(self) -> tuple[int, ...]:

@@ -22,7 +22,8 @@ class AsyCMSTOutput(NamedTuple):
     Attributes:
         logits: Shape (B, 2), class 1 is malignant.
         frame_scores: Shape (B, T), Eq 2; later frames score higher.
-        mask_logits: Shape (B, T, H', W'), nodule mask of the BUS frames before the sigmoid.
+        mask_logits: Shape (B, T, H', W'), nodule mask before the sigmoid, of the frames that
+            the segmented branch sees (BUS, in the paper's arrangement).
         features: Shape (B, D), what the classifier sees.
     """
 

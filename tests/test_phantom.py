@@ -36,6 +36,7 @@ def test_arrays_have_the_promised_shapes_and_types(frames: int, size: int) -> No
         ((*clip, 3), "uint8"),
         (clip, "bool"),
         (clip, "bool"),
+        (clip, "bool"),
         ((frames,), "float32"),
     ]
     assert sample.label in (0, 1)
@@ -124,6 +125,18 @@ def test_masks_move_with_motion_only(motion: float) -> None:
         for mask in (sample.mask, sample.decoy_mask):
             moved = (mask[1:] != mask[:1]).any()
             assert moved == (motion > 0)
+
+
+def test_the_contrast_clip_has_its_mask_where_it_is_displaced_to() -> None:
+    still = make_phantom(PhantomConfig(), 0, 3)
+    assert np.array_equal(still.ceus_mask, still.mask)
+    moved = make_phantom(PhantomConfig(misregistration=5.0), 0, 3)
+    assert np.array_equal(moved.mask, still.mask)
+    expected = [moved.latents["offset_y"], moved.latents["offset_x"]]
+    assert np.abs(expected).max() > 2
+    for frame in range(8):
+        places = [np.argwhere(mask[frame]).mean(0) for mask in (moved.ceus_mask, moved.mask)]
+        assert places[0] - places[1] == pytest.approx(expected, abs=0.2)
 
 
 def test_each_stream_sees_its_own_latents_only() -> None:

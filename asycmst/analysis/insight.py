@@ -156,6 +156,6 @@ def of_layer(layers: tuple[int, ...], weights: torch.Tensor, layer: int | None) 
 def _bus_relevance(
     config: AsyCMSTConfig, relevance: dict[Branch, NDArray[Any]] | None
 ) -> NDArray[Any] | None:
-    if relevance is None:
+    if relevance is None or "bus" not in (config.lower, config.upper):
         return None
     return relevance["upper" if config.lower != "bus" and config.upper == "bus" else "lower"]

@@ -34,8 +34,9 @@ class Prediction:
         probability_malignant: the model's probability of malignancy, in [0, 1].
         frame_scores: T scores of the sorted frames (Eq 2), later ones higher where the model
             recognises their order; None where the model has no frame self-sorting.
-        mask_area_fraction: T shares of the BUS frame that the model marks as nodule, in [0, 1];
-            None where the model has no segmentation.
+        mask_area_fraction: T shares of the frame that the model marks as nodule, in [0, 1], of
+            the clip that its segmented branch sees (BUS in the paper's model); None where the
+            model has no segmentation.
         bus_frames: T frame numbers taken from the BUS source, from 0.
         ceus_frames: T frame numbers taken from the CEUS source, from 0.
         bus_times_s: seconds of the BUS frames after the first of the source; None if unknown.

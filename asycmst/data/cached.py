@@ -16,7 +16,8 @@ from asycmst.data.samples import Item
 class CachedDataset(Dataset[Item]):
     """Cases of a cache, read from its files as they are asked for.
 
-    Items are like those of `asycmst.data.samples.PhantomDataset`; `id` is the case's.
+    Items are like those of `asycmst.data.samples.PhantomDataset`; `id` is the case's. Masks were
+    drawn on BUS frames; they serve the CEUS frames too, which are of the same moments.
 
     Args:
         cache: a folder that `asycmst.data.cache.prepare` filled.
@@ -46,6 +47,19 @@ class CachedDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         place = self._places[index]
+        mask, valid = self.masks(index)
+        return Item(
+            bus=self._clip(place, "bus.npy"),
+            ceus=self._clip(place, "ceus.npy"),
+            mask=mask,
+            mask_valid=valid,
+            label=torch.tensor(self.cache.cases[place].label, dtype=torch.int64),
+            id=self.cache.cases[place].id,
+        )
+
+    def masks(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`mask` and `mask_valid` of an item, without reading its clips."""
+        place = self._places[index]
         frames, (height, width) = self.cache.settings.frames, self.cache.settings.size
         annotated = self.cache.facts[place]["annotated"]
         mask = torch.zeros(frames, height, width, dtype=torch.bool)
@@ -55,14 +69,7 @@ class CachedDataset(Dataset[Item]):
             flat = np.unpackbits(bits, axis=1, count=height * width).view(np.bool_)
             mask[annotated] = torch.from_numpy(flat).reshape(-1, height, width)
             valid[annotated] = True
-        return Item(
-            bus=self._clip(place, "bus.npy"),
-            ceus=self._clip(place, "ceus.npy"),
-            mask=mask,
-            mask_valid=valid,
-            label=torch.tensor(self.cache.cases[place].label, dtype=torch.int64),
-            id=self.cache.cases[place].id,
-        )
+        return mask, valid
 
     def case(self, index: int) -> CachedCase:
         """The case of an item."""

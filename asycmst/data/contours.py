@@ -34,10 +34,15 @@ def contour_mask(points: ArrayLike, height: int, width: int) -> NDArray[np.bool_
         raise ValueError("a contour has a coordinate that is not finite; correct or remove it")
     if height < 1 or width < 1:
         raise ValueError(f"the frame is {height} x {width}; give at least one pixel")
-    y, x = np.mgrid[:height, :width] + 0.5
+    # Only the pixels around it are asked: a nodule is small.
+    frame = np.array([width, height])
+    left, top = np.clip(np.floor(corners.min(0)), 0, frame).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(0)), 0, frame).astype(int)
+    y, x = np.mgrid[top:bottom, left:right] + 0.5
     centres = np.stack([x.ravel(), y.ravel()], axis=1)
-    inside: NDArray[np.bool_] = Path(corners).contains_points(centres)
-    return inside.reshape(height, width)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[top:bottom, left:right] = Path(corners).contains_points(centres).reshape(x.shape)
+    return mask
 
 
 def contour_masks(

@@ -112,6 +112,8 @@ class PhantomSample(NamedTuple):
         ceus: Contrast clip, uint8 RGB (T, H, W, 3).
         mask: The nodule in B-mode coordinates, bool (T, H, W).
         decoy_mask: The decoy in B-mode coordinates, bool (T, H, W); empty without a decoy.
+        ceus_mask: The nodule as the contrast clip has it, bool (T, H, W): displaced by the
+            misregistration.
         label: 1 malignant, 0 benign: the class of the nodule.
         times: Seconds of the frames, float32 (T,).
         latents: What the images were made from: ``bus_score``, ``nodule_q``, ``arrival_s``,
@@ -124,6 +126,7 @@ class PhantomSample(NamedTuple):
     ceus: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     decoy_mask: NDArray[np.bool_]
+    ceus_mask: NDArray[np.bool_]
     label: int
     times: NDArray[np.float32]
     latents: dict[str, float]
@@ -184,7 +187,10 @@ def make_phantom(config: PhantomConfig, seed: int, index: int) -> PhantomSample:
         "offset_y": float(offset[0]),
         "offset_x": float(offset[1]),
     }
-    mask = moving_mask(nodule, displacement, config.size)
+    mask = ceus_mask = moving_mask(nodule, displacement, config.size)
+    if offset.any():
+        shifted = displacement + offset.astype(displacement.dtype)
+        ceus_mask = moving_mask(nodule, shifted, config.size)
     if config.decoy:
         decoy_mask = moving_mask(enhancing[1][0], displacement, config.size)
         latents |= {
@@ -207,7 +213,7 @@ def make_phantom(config: PhantomConfig, seed: int, index: int) -> PhantomSample:
         arrival,
         (float(offset[0]), float(offset[1])),
     )
-    return PhantomSample(bus, ceus, mask, decoy_mask, int(malignant), times, latents)
+    return PhantomSample(bus, ceus, mask, decoy_mask, ceus_mask, int(malignant), times, latents)
 
 
 def _check_whole(name: str, value: int, low: int, reason: str) -> None:

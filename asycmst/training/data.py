@@ -1,27 +1,13 @@
 """The samples of a run: from a cache of prepared clips, or drawn by the phantom."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from asycmst.config import AsyCMSTConfig
-from asycmst.data.samples import Item, PhantomDataset, split_seed
+from asycmst.config import AsyCMSTConfig, Modality
+from asycmst.data.label_noise import InvertedLabels, inverted_cases
+from asycmst.data.samples import LabelledDataset, PhantomDataset, split_seed
 from asycmst.training.settings import DataSettings, PhantomSplits
-
-
-class LabelledDataset(Protocol):
-    """Samples that know their classes without being loaded."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Item: ...
-
-    def labels(self) -> NDArray[np.int64]: ...
-
-    def nodule_share(self) -> float: ...
 
 
 class TrainingData(NamedTuple):
@@ -33,6 +19,7 @@ class TrainingData(NamedTuple):
         train_ids: one for each training sample.
         validation_ids: one for each validation sample.
         name: what the data are, for the record.
+        noise: what is wrong with the training samples on purpose, for the record.
     """
 
     train: LabelledDataset
@@ -40,6 +27,7 @@ class TrainingData(NamedTuple):
     train_ids: list[str]
     validation_ids: list[str]
     name: str
+    noise: Mapping[str, Any] = {}
 
     def facts(self) -> dict[str, Any]:
         """For the record beside the run and within its checkpoints."""
@@ -49,6 +37,7 @@ class TrainingData(NamedTuple):
             "train_ids_sha256": _digest(self.train_ids),
             "validation_ids": self.validation_ids,
             "has_masks": self.train.nodule_share() > 0,  # not where the share is NaN
+            **self.noise,
         }
 
 
@@ -69,7 +58,7 @@ def open_data(
     if settings.phantom is not None:
         _check_sizes("the phantom", settings.phantom.frames, settings.phantom.size, model)
         stage("drawing phantoms")
-        return _draw(settings.phantom)
+        return _noisy(settings, _draw(settings.phantom, model.segmented_modality), stage)
     if settings.cache is None:
         raise ValueError(
             "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
@@ -91,19 +80,48 @@ def open_data(
         if not ids:
             raise ValueError(f"{settings.cache} with {source} has no {part} cases; split anew")
     check_split(split, cache.cases, source)
-    return TrainingData(
+    clean = TrainingData(
         CachedDataset(settings.cache, split.train),
         CachedDataset(settings.cache, split.validation),
         list(split.train),
         list(split.validation),
         f"{settings.cache}, {source}",
     )
+    return _noisy(settings, clean, stage)
 
 
-def _draw(phantom: PhantomSplits) -> TrainingData:
-    train = PhantomDataset(phantom, split_seed(phantom.seed, "train"), phantom.train)
-    validation = PhantomDataset(
-        phantom, split_seed(phantom.seed, "validation"), phantom.validation
+def _noisy(
+    settings: DataSettings, clean: TrainingData, stage: Callable[[str], None]
+) -> TrainingData:
+    """The data with wrong labels and contours among the training samples (Section 4.7)."""
+    train, ids, seed = clean.train, clean.train_ids, settings.noise_seed
+    noise: dict[str, Any] = {}
+    if settings.contour_noise is not None:
+        from asycmst.data.contour_noise import PerturbedContours
+
+        stage("changing contours")
+        train = PerturbedContours(train, ids, settings.contour_noise, seed)
+        noise["contour_noise"] = {"kind": settings.contour_noise, "seed": seed}
+    if settings.label_noise > 0:
+        labels = dict(zip(ids, train.labels().tolist(), strict=True))
+        inverted = inverted_cases(labels, settings.label_noise, seed)
+        train = InvertedLabels(train, ids, inverted)
+        malignant = sum(labels[id_] for id_ in inverted)
+        noise["label_noise"] = {
+            "fraction": settings.label_noise,
+            "seed": seed,
+            "benign_as_malignant": len(inverted) - malignant,
+            "malignant_as_benign": malignant,
+            "inverted_ids": inverted,
+        }
+    return clean._replace(train=train, noise=noise)
+
+
+def _draw(phantom: PhantomSplits, masks_of: Modality) -> TrainingData:
+    seeds = split_seed(phantom.seed, "train"), split_seed(phantom.seed, "validation")
+    train, validation = (
+        PhantomDataset(phantom, seed, size, masks_of)
+        for seed, size in zip(seeds, (phantom.train, phantom.validation), strict=True)
     )
     return TrainingData(
         train,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from asycmst.config import AsyCMSTConfig
+from asycmst.data.contour_noise import ContourNoise
 from asycmst.data.phantom import PhantomConfig
 from asycmst.training.recipe import Recipe
 
@@ -41,6 +42,11 @@ class DataSettings:
         splits: folder that `asycmst split` wrote; None takes the cache's split column.
         fold: which of these splits, counted from 1.
         phantom: synthetic patients instead of a cache.
+        label_noise: share of each class whose training labels are inverted, in [0, 1];
+            validation and test keep theirs (Section 4.7).
+        contour_noise: all training contours are drawn otherwise, see
+            `asycmst.data.contour_noise`; None leaves them as they are.
+        noise_seed: of both.
         workers: processes that load batches; None is one for every four processor cores, at most
             4, and none where there are fewer.
 
@@ -52,6 +58,9 @@ class DataSettings:
     splits: Path | None = None
     fold: int | None = None
     phantom: PhantomSplits | None = None
+    label_noise: float = 0.0
+    contour_noise: ContourNoise | None = None
+    noise_seed: int = 0
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +70,10 @@ class DataSettings:
             raise ValueError("data.splits belong to a data.cache; the phantom has its own")
         if (self.splits is None) != (self.fold is None):
             raise ValueError("give data.splits and data.fold together, or neither")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"data.label_noise={self.label_noise} is not allowed; use [0, 1]")
+        if self.noise_seed < 0:
+            raise ValueError(f"data.noise_seed={self.noise_seed} is not allowed; use 0 or more")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers={self.workers} is not allowed; use 0 or more")
 

@@ -1,4 +1,4 @@
-"""Attention along the axes of paired video token grids, and a frame ranking loss.
+"""Attention along the axes of paired video token grids, a frame ranking loss, fusion gates.
 
 Both directions of asymmetric cross-modal spatio-temporal attention are one operation, attention
 along one axis of a grid (B, T, N, H, d). Compiled C++ serves CPU tensors, Triton CUDA tensors,
@@ -9,6 +9,7 @@ from asycmst_ops import reference
 from asycmst_ops._info import info
 from asycmst_ops.acmst import acmst_attention, acmst_attention_qkvpacked
 from asycmst_ops.axial import attention_weights, axial_attention
+from asycmst_ops.gates import dual_attention_gates
 from asycmst_ops.ranking import fss_ranking_loss
 from asycmst_ops.strategies import cross_modal_attention
 
@@ -18,6 +19,7 @@ __all__ = [
     "attention_weights",
     "axial_attention",
     "cross_modal_attention",
+    "dual_attention_gates",
     "fss_ranking_loss",
     "info",
     "reference",

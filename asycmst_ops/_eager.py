@@ -5,8 +5,10 @@ Forwards are the reference itself; backwards are written out, because kernels ru
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from asycmst_ops import reference
@@ -101,7 +103,46 @@ def fss_ranking(
     wide = _wide(scores).masked_fill(~taking_part, 0.0)
     gap = wide[:, :, None] - wide[:, None, :]
     pair = (taking_part[:, :, None] & taking_part[:, None, :]).triu(1)
-    counted = pair & (-torch.nn.functional.logsigmoid(-gap) > -math.log(clamp))
+    counted = pair & (-F.logsigmoid(-gap) > -math.log(clamp))
     weight = 2.0 / (count * (count - 1)).clamp(min=1)
     slope = (gap.sigmoid() * counted) * weight[:, None, None]
     grad.copy_(slope.sum(2) - slope.sum(1))
+
+
+def gates_forward(out: Tensor, x: Tensor, patch: int, split: bool) -> None:
+    scope: Literal["both", "split"] = "split" if split else "both"
+    out.copy_(reference.dual_attention_gates(_wide(x), scope=scope, patch=patch))
+
+
+def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool) -> None:
+    """With out = x (a + u) and q = grad x: the gates themselves, then a = sigmoid(var x) passes
+    sum(q) on to every pixel, and u = up(sigmoid(mean x)) passes up'(q) on to its patch.
+    """
+    x, grad = _wide(x), _wide(grad)
+    height, width = x.shape[2:]
+    begin = x.shape[1] // 2 if split else 0
+    end = begin if split else x.shape[1]
+    q = grad * x
+    found = torch.zeros_like(x)
+
+    own = x[:, :end]
+    degrees = max(height * width - 1, 1)
+    centred = own - own.mean((2, 3), keepdim=True)
+    a = (centred.square().sum((2, 3), keepdim=True) / degrees).sigmoid()
+    slope = 2 * a * (1 - a) / degrees * q[:, :end].sum((2, 3), keepdim=True)
+    found[:, :end] = grad[:, :end] * a + slope * centred
+
+    rows, columns = (_interpolation(n, patch, x) for n in (height, width))
+    s = F.avg_pool2d(x[:, begin:], patch, ceil_mode=True).sigmoid()
+    pulled = s * (1 - s) * (rows.T @ q[:, begin:] @ columns)
+    pixels = F.avg_pool2d(torch.ones_like(x[:1, :1]), patch, ceil_mode=True, divisor_override=1)
+    spread = (pulled / pixels).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    found[:, begin:] += grad[:, begin:] * (rows @ s @ columns.T) + spread[:, :, :height, :width]
+    dx.copy_(found)
+
+
+def _interpolation(length: int, patch: int, like: Tensor) -> Tensor:
+    """Weights (length, patches) with which the patches along a side enter its pixels."""
+    patches = -(-length // patch)
+    unit = torch.eye(patches, dtype=like.dtype, device=like.device)[None]
+    return F.interpolate(unit, scale_factor=patch, mode="linear")[0, :, :length].T

@@ -33,6 +33,8 @@ for _schema in (
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "fss_ranking(Tensor scores, Tensor? lengths, float clamp, str reduction) -> (Tensor, Tensor)",
     "fss_ranking_backward(Tensor grad, Tensor scores, Tensor slopes) -> Tensor",
+    "gates(Tensor features, int patch, bool split) -> Tensor",
+    "gates_backward(Tensor grad, Tensor features, int patch, bool split) -> Tensor",
 ):
     _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout))
 
@@ -47,6 +49,8 @@ union = _OPS.union.default
 union_backward = _OPS.union_backward.default
 fss_ranking = _OPS.fss_ranking.default
 fss_ranking_backward = _OPS.fss_ranking_backward.default
+gates = _OPS.gates.default
+gates_backward = _OPS.gates_backward.default
 
 
 class Kernels(Protocol):
@@ -65,6 +69,16 @@ class Kernels(Protocol):
     ) -> None: ...
 
 
+class GateKernels(Protocol):
+    """The same for the gates."""
+
+    def gates_forward(self, out: Tensor, x: Tensor, patch: int, split: bool) -> None: ...
+
+    def gates_backward(
+        self, dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool
+    ) -> None: ...
+
+
 def _empty(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
@@ -72,6 +86,24 @@ def _empty(x: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """Kernels take any strides but a strided last dimension."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _images(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """(B, C, H, W) as kernels take it: rows of pixels or pixels of channels without gaps between
+    neighbours, in the order of `like` where that is given; any other layout is copied.
+    """
+    if _channels_last(x if like is None else like):
+        return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.stride(1) == 1 and x.stride(3) != 1
+
+
+def _empty_images(x: Tensor) -> Tensor:
+    order = torch.channels_last if _channels_last(x) else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=order)
 
 
 def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
@@ -174,6 +206,24 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
         _LIBRARY.impl(name, kernel, key)
 
 
+def _register_gates(key: str, family: Callable[[], GateKernels]) -> None:
+    def run_gates(features: Tensor, patch: int, split: bool) -> Tensor:
+        out = _empty_images(features)
+        if out.shape[0]:
+            family().gates_forward(out, _images(features), patch, split)
+        return out
+
+    def run_gates_backward(grad: Tensor, features: Tensor, patch: int, split: bool) -> Tensor:
+        found = _empty_images(features)
+        if found.shape[0]:
+            x = _images(features)
+            family().gates_backward(found, _images(grad, x), x, patch, split)
+        return found
+
+    _LIBRARY.impl("gates", run_gates, key)
+    _LIBRARY.impl("gates_backward", run_gates_backward, key)
+
+
 def _crossed(bus: Tensor, ceus: Tensor) -> tuple[Tensor, ...]:
     """Views of two packed grids in the order of the joint operator's six arguments."""
     q_bus, k_bus, v_bus = bus.unbind(3)
@@ -222,6 +272,7 @@ def _cpu_kernels() -> Kernels:
 _register_kernels("CPU", _cpu_kernels)
 _register_kernels("CUDA", lambda: _cuda)
 _register_kernels("CompositeExplicitAutograd", lambda: _eager)
+_register_gates("CompositeExplicitAutograd", lambda: _eager)
 _LIBRARY.impl("fss_ranking_backward", _chain_ranking, "CompositeExplicitAutograd")
 
 for _name, _fake in (
@@ -241,6 +292,8 @@ for _name, _fake in (
     ("union_backward", lambda *a: tuple(map(_empty, a[2:8]))),
     ("fss_ranking", _fake_ranking),
     ("fss_ranking_backward", _chain_ranking),
+    ("gates", lambda features, *_: _empty_images(features)),
+    ("gates_backward", lambda grad, features, *_: _empty_images(features)),
 ):
     torch.library.register_fake(f"asycmst::{_name}", _fake, lib=_LIBRARY)
 
@@ -323,6 +376,7 @@ def register_recomputing(op: Any, backward_op: Any, *, tensors: int) -> Callable
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             found = call_backward(*grads, *ctx.saved_tensors, *ctx.options)
+            found = (found,) if isinstance(found, Tensor) else found
             return (*found, *[None] * (tensors + len(ctx.options) - len(found)))
 
     call, call_backward = register_autograd(op, backward_op, Recomputing)

@@ -272,3 +272,33 @@ def fss_ranking_loss(
     return {"none": rows, "mean": rows.mean() if rows.numel() else rows.sum(), "sum": rows.sum()}[
         reduction
     ]
+
+
+def dual_attention_gates(
+    features: Tensor, *, scope: Literal["both", "split"] = "both", patch: int = 4
+) -> Tensor:
+    """Features under a channel gate and a patch-wise spatial gate, before their projection.
+
+    Args:
+        features: (B, C, H, W).
+        scope: "both": features * (channel + spatial); "split": the first half of the channels
+            under the channel gate alone, the second half under the spatial gate alone.
+        patch: side p of the square patches of the spatial gate.
+
+    The channel gate is sigmoid(variance over H x W), unbiased, 0 for a single pixel. The spatial
+    gate is the sigmoid of the mean of each patch, bilinear in between (corners not aligned). The
+    patches at the lower and right border may be cut off; their means are over real pixels, and
+    the interpolation runs on the grid of whole patches before it is cut to H x W.
+    """
+    height, width = features.shape[2:]
+    pixels = features.flatten(2)
+    variance = pixels.var(2) if height * width > 1 else torch.zeros_like(pixels[:, :, 0])
+    channel = variance.sigmoid()[:, :, None, None]
+    means = F.avg_pool2d(features, patch, ceil_mode=True)
+    whole = F.interpolate(means.sigmoid(), scale_factor=patch, mode="bilinear")
+    spatial = whole[:, :, :height, :width]
+    if scope == "both":
+        return features * channel + features * spatial
+    half = features.shape[1] // 2
+    gated = (features[:, :half] * channel[:, :half], features[:, half:] * spatial[:, half:])
+    return torch.cat(gated, 1)

@@ -5,13 +5,17 @@ exceed that of plain PyTorch in the kernel's own dtype by more than a factor and
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Layout = Literal["contiguous", "packed", "permuted", "expanded", "strided"]
 LAYOUTS: tuple[Layout, ...] = ("contiguous", "packed", "permuted", "expanded", "strided")
+FeatureLayout = Literal[
+    "contiguous", "channels_last", "sliced", "sliced channels_last", "transposed", "expanded"
+]
+FEATURE_LAYOUTS: tuple[FeatureLayout, ...] = get_args(FeatureLayout)
 
 # Accumulation order differs from one implementation to the next; both stay within this factor.
 _FACTOR = 2.0
@@ -58,6 +62,37 @@ def make_grids(
     """`count` grids from one seed; the options are those of `make_grid`."""
     generator = torch.Generator().manual_seed(seed)
     return [make_grid(shape, generator=generator, **options) for _ in range(count)]  # type: ignore[arg-type]
+
+
+def make_features(
+    shape: Sequence[int],
+    *,
+    layout: FeatureLayout = "contiguous",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Tensor:
+    """Random feature maps (B, C, H, W) in one of the layouts users have.
+
+    "sliced" and "sliced channels_last": the second half of the channels of a wider tensor;
+    "transposed": rows and columns exchanged, which forces a copy; "expanded": stride 0 everywhere.
+    """
+    b, c, h, w = shape
+    generator = torch.Generator().manual_seed(seed)
+    stored = {
+        "sliced": (b, 2 * c, h, w),
+        "sliced channels_last": (b, 2 * c, h, w),
+        "transposed": (b, c, w, h),
+        "expanded": (1, 1, 1, 1),
+    }.get(layout, (b, c, h, w))
+    x = torch.randn(stored, generator=generator, dtype=torch.float64).to(device, dtype)
+    if layout.endswith("channels_last"):
+        x = x.contiguous(memory_format=torch.channels_last)
+    if layout.startswith("sliced"):
+        return x[:, c:]
+    if layout == "expanded":
+        return x.expand(b, c, h, w)
+    return x.transpose(2, 3) if layout == "transposed" else x
 
 
 def make_mask(shape: Sequence[int], *, seed: int = 0, keep: float = 0.7) -> Tensor:

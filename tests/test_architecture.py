@@ -15,7 +15,7 @@ OPS = [
     {"_triton", "_eager"},
     {"_cpu", "_cuda", "_flops"},
     {"_library"},
-    {"axial", "ranking"},
+    {"axial", "ranking", "gates"},
     {"acmst", "union"},
     {"strategies"},
     {"_info"},

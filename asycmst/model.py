@@ -33,6 +33,18 @@ class AsyCMSTOutput(NamedTuple):
     features: Tensor
 
 
+class BranchFeatures(NamedTuple):
+    """Feature grids of every frame, before positions are added.
+
+    Attributes:
+        lower: Shape (B, T, H, W, D), of the modality that the lower branch sees.
+        upper: As `lower`, of the upper branch.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+
 class AsyCMST(nn.Module):
     """Diagnosis of nodules from synchronised BUS and CEUS clips.
 
@@ -103,12 +115,31 @@ class AsyCMST(nn.Module):
             padding = ~valid[:, None, :, :, None]
             bus, ceus = bus.masked_fill(padding, 0), ceus.masked_fill(padding, 0)
 
+        return self.from_features(self.encode(bus, ceus), valid)
+
+    def encode(self, bus: Tensor, ceus: Tensor) -> BranchFeatures:
+        """Features of each frame, which depend on that frame alone (Section 3.1).
+
+        Args:
+            bus: As `forward` takes it.
+            ceus: As `forward` takes it.
+        """
         clips = {"bus": bus, "ceus": ceus}
         lower = self.pixels(clips[self.config.lower])
         upper = self.pixels(clips[self.config.upper])
-        features = dict(zip(("lower", "upper"), self.encoders(lower, upper), strict=True))
-        tokens_bus = self.embed_bus(features["lower"])
-        tokens_ceus = self.embed_ceus(features["upper"])
+        return BranchFeatures(*self.encoders(lower, upper))
+
+    def from_features(
+        self, features: BranchFeatures, valid: Tensor | None = None
+    ) -> AsyCMSTOutput:
+        """What `forward` makes of the features of its frames.
+
+        Args:
+            features: Of T <= `config.frames` frames in both branches.
+            valid: None or bool (B, T, 1), True for the clip's own frames, False for padding.
+        """
+        tokens_bus = self.embed_bus(features.lower)
+        tokens_ceus = self.embed_ceus(features.upper)
         for layer in self.layers:
             tokens_bus, tokens_ceus = layer(tokens_bus, tokens_ceus, valid)
         logits, pooled = self.classifier(
@@ -117,11 +148,10 @@ class AsyCMST(nn.Module):
 
         scores = masks = None
         if self.frame_sorting is not None:
-            scores = self.frame_sorting(features[self.config.sorted_branch])
+            scores = self.frame_sorting(getattr(features, self.config.sorted_branch))
         if self.mask_decoder is not None:
-            masks = self.mask_decoder(
-                features[self.config.segmented_branch], self.config.frame_size
-            )
+            segmented = getattr(features, self.config.segmented_branch)
+            masks = self.mask_decoder(segmented, self.config.frame_size)
         if valid is not None:
             scores = None if scores is None else scores.masked_fill(~valid[..., 0], 0)
             masks = None if masks is None else masks.masked_fill(~valid[..., None], 0)

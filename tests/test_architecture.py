@@ -32,13 +32,14 @@ MODEL = [
     {"model"},
     {"losses", "authors"},
     {"data"},
+    {"inference"},
     {"training"},
     {"analysis"},
     {"experiments"},
     {"commands"},
     {"cli"},
 ]
-FOLDERS = {"_triton", "data", "training", "analysis", "experiments", "commands"}
+FOLDERS = {"_triton", "data", "inference", "training", "analysis", "experiments", "commands"}
 
 
 def sources(*folders: str) -> list[Path]:

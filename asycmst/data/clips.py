@@ -83,7 +83,12 @@ def load_clip(
 
 def clip_to_tensor(clip: Clip) -> Tensor:
     """The clip as the model takes it: shape (3, T, height, width), float32 in [0, 1]."""
-    planes = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)
+    return frames_to_tensor(clip.frames)
+
+
+def frames_to_tensor(frames: UInt8Array) -> Tensor:
+    """Frames (T, height, width, 3), uint8, as :func:`clip_to_tensor` gives those of a clip."""
+    planes = torch.from_numpy(frames).permute(3, 0, 1, 2)
     return planes.to(torch.float32, memory_format=torch.contiguous_format) / 255.0
 
 

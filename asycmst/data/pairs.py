@@ -100,6 +100,21 @@ def load_pair(
     )
 
 
+def pair_indices(bus: Source, ceus: Source, frames: int) -> tuple[IntArray, IntArray]:
+    """The frames that :func:`load_pair` takes of two clips where no frame is annotated.
+
+    Args:
+        bus: what is known about the B-mode clip.
+        ceus: the same of the contrast clip.
+        frames: T, at least 1.
+
+    Returns:
+        The indices of the BUS and of the CEUS frames, each (T,), int64.
+    """
+    rule = _Rule(frames, common_duration(bus, ceus), "time")
+    return rule.slots(bus.frames, bus.times)[2], rule.slots(ceus.frames, ceus.times)[2]
+
+
 def common_duration(bus: Source, ceus: Source) -> float | None:
     """Seconds that both clips cover, None where one of them states no times."""
     if bus.duration is None or ceus.duration is None:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asycmst.analysis.attention_maps import cross_attention_maps, has_cross_attention_maps
 from asycmst.analysis.case_clips import CaseClips, read_case
 from asycmst.analysis.figures import PLUMBING_TITLE, attention_figure
 from asycmst.analysis.gradcam import gradcam_plus_plus
 from asycmst.data.clips import Clip, View
 from asycmst.files import replacing_together
+from asycmst.inference.prepare import prepare_model
 from asycmst.model import AsyCMST, AsyCMSTOutput
 from asycmst.training.checkpoint import load_checkpoint
 
@@ -119,8 +118,7 @@ def predict_clips(
     Raises:
         ValueError: the model answers NaN.
     """
-    with torch.inference_mode():
-        output = model(*clips.tensors())
+    output = prepare_model(model)(*clips.tensors())
     warnings = []
     if output.mask_logits is not None and meta.get("has_masks") is False:
         output = output._replace(mask_logits=None)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asycmst.analysis.metrics import dice
 from asycmst.data.samples import Item
+from asycmst.inference.prepare import prepare_model
 
 
 class Predictions(NamedTuple):
@@ -33,7 +34,6 @@ class Predictions(NamedTuple):
     frame_order: list[float]
 
 
-@torch.no_grad()
 def predict_dataset(
     model: nn.Module,
     dataset: Dataset[Item],
@@ -43,17 +43,17 @@ def predict_dataset(
     """Run a model in evaluation mode over a dataset in order.
 
     Args:
-        model: what takes (bus, ceus) and answers as `AsyCMST` does, on any device.
+        model: what takes (bus, ceus) and answers as `AsyCMST` does, on any device; it is made
+            ready by :func:`asycmst.inference.prepare.prepare_model`.
         dataset: clips of one number of frames.
         batch: cases at a time.
         report: hears how many cases are done after each batch.
     """
-    model.eval()
-    device = next(model.parameters()).device
+    prepared = prepare_model(model)
     result = Predictions([], [], [], [], [])
     loader: DataLoader[Item] = DataLoader(dataset, batch)
     for items in loader:
-        output = model(items["bus"].to(device), items["ceus"].to(device))
+        output = prepared(items["bus"], items["ceus"])
         result.ids.extend(items["id"])
         result.labels.extend(items["label"].tolist())
         result.probabilities.extend(output.logits.softmax(dim=1)[:, 1].tolist())

@@ -1,0 +1,134 @@
+"""Parts of a model as inference runs them: same inputs, same outputs, to rounding."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from asycmst.encoders import FrameEncoder, PairedEncoders
+from asycmst.inference.folding import fold_norms
+from asycmst.stsa import JointSelfAttention
+
+
+class FoldedEncoders(nn.Module):
+    """Both branches' encoders without batch norm; a shared one takes both clips in one call.
+
+    Args:
+        encoders: Whose weights are taken; in evaluation mode.
+        dtype: In which the networks run.
+        images: The most images of one call; None is all of them. A processor's caches hold the
+            maps of a few.
+        pack: What makes one network of a trunk and its 1x1 convolution; None runs one after the
+            other.
+    """
+
+    def __init__(
+        self,
+        encoders: PairedEncoders,
+        dtype: torch.dtype,
+        images: int | None,
+        pack: Callable[[nn.Module, nn.Conv2d], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.layout = encoders.bus.layout
+        self.dtype = dtype
+        self.images = images
+        self.pack = pack
+        self.lower = self._folded(encoders.bus)
+        self.upper = self.lower if encoders.ceus is encoders.bus else self._folded(encoders.ceus)
+
+    def forward(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips (B, 3, T, H', W') to F_B and F_C, each (B, T, H, W, D)."""
+        frames = lower.shape[2]
+        images = self._images(lower), self._images(upper)
+        if self.lower is self.upper:
+            grid = self.layout.grid(self._run(self.lower, torch.cat(images)), frames)
+            first, second = grid.chunk(2)
+            return first, second
+        first, second = self._run(self.lower, images[0]), self._run(self.upper, images[1])
+        return self.layout.grid(first, frames), self.layout.grid(second, frames)
+
+    def _folded(self, encoder: FrameEncoder) -> nn.Module:
+        fold_norms(encoder.trunk)
+        network = nn.Sequential(encoder.trunk, encoder.project).to(self.dtype)
+        if self.pack is not None:
+            return self.pack(encoder.trunk, encoder.project)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _images(self, clip: Tensor) -> Tensor:
+        images = self.layout.images(clip).to(self.dtype)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _run(self, network: nn.Module, images: Tensor) -> Tensor:
+        if self.images is None or len(images) <= self.images:
+            maps: Tensor = network(images)
+            return maps
+        return torch.cat([network(some) for some in images.split(self.images)])
+
+
+class DecoderInPieces(nn.Module):
+    """A `MaskDecoder` that takes a few frames at a time, so that their maps stay in the caches.
+
+    Args:
+        decoder: Which treats every frame on its own.
+        images: The most frames at a time.
+    """
+
+    def __init__(self, decoder: nn.Module, images: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.images = images
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Features (B, T, H, W, D) to mask logits (B, T, *size)."""
+        pieces = features.flatten(0, 1).split(self.images)
+        masks = torch.cat([self.decoder(piece[None], size)[0] for piece in pieces])
+        return masks.reshape(*features.shape[:2], *size)
+
+
+class MatrixAttention(nn.Module):
+    """`JointSelfAttention` by two matrix products around a softmax, one clip after another.
+
+    torch's fused attention for processors multiplies bfloat16 more slowly than its matrix product
+    does. The weights of one clip are in memory at a time.
+    """
+
+    def __init__(self, attention: JointSelfAttention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.qkv = attention.qkv
+        self.output = attention.output
+
+    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
+        packed = self.qkv(tokens).flatten(1, 2).unflatten(-1, (3, self.heads, -1))
+        bias = tokens.new_zeros(tokens.shape[:3]).flatten(1)
+        if valid is not None:
+            padding = ~valid.expand(-1, -1, tokens.shape[2]).flatten(1)
+            bias = bias.masked_fill(padding, float("-inf"))
+        mixed = tokens.new_empty(packed[:, :, 0].shape)
+        for one, absent, out in zip(packed, bias, mixed, strict=True):
+            q, k, v = one.permute(1, 2, 0, 3)
+            scores = torch.baddbmm(
+                absent.expand(self.heads, len(absent), -1),
+                q,
+                k.transpose(1, 2),
+                alpha=q.shape[-1] ** -0.5,
+            )
+            out.copy_((scores.softmax(-1) @ v).transpose(0, 1))
+        projected: Tensor = self.output(mixed.reshape(tokens.shape))
+        return projected
+
+
+class InFloat32(nn.Module):
+    """A small part of a model of low precision that computes in float32."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *inputs: Tensor | None) -> object:
+        """As the part, of floating inputs of any dtype."""
+        return self.part(
+            *(x.float() if x is not None and x.is_floating_point() else x for x in inputs)
+        )

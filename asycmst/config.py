@@ -1,10 +1,9 @@
 """The choices that make one AsyCMST model, checked where they are made."""
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, TypeVar, get_args
+
+from asycmst.network_config import NetworkConfig, check_count, check_real, check_tuple
 
 EncoderKind = Literal["resnet18", "tiny"]
 Modality = Literal["bus", "ceus"]
@@ -24,11 +23,13 @@ Branch = Literal["lower", "upper"]
 TaskPlace = Literal["branch", "modality"]
 DiceScope = Literal["frame", "sample", "batch"]
 
+Config = TypeVar("Config", bound="AsyCMSTConfig")
+
 _MAX_HEAD_CHANNELS = 256  # what the attention kernels take
 
 
 @dataclass(frozen=True)
-class AsyCMSTConfig:
+class AsyCMSTConfig(NetworkConfig):
     """Architecture and loss weights; the defaults are the paper's model (Section 4.1.2).
 
     Where the paper leaves a choice open, both readings are here. The two branches of Fig 9 are
@@ -96,8 +97,6 @@ class AsyCMSTConfig:
         ValueError: A value, or a combination of values, describes no model.
     """
 
-    frames: int = 16
-    image_size: int | tuple[int, int] = 224
     dim: int = 384
     layers: int = 6
     heads: int = 6
@@ -134,13 +133,9 @@ class AsyCMSTConfig:
     emulate_layout: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_fields(self)
         _check_combinations(self)
-
-    @classmethod
-    def paper(cls) -> "AsyCMSTConfig":
-        """The paper's model; the same as `AsyCMSTConfig()`."""
-        return cls()
 
     @classmethod
     def authors(cls, emulate_layout: bool = False) -> "AsyCMSTConfig":
@@ -166,7 +161,7 @@ class AsyCMSTConfig:
         )
 
     @classmethod
-    def demo(cls) -> "AsyCMSTConfig":
+    def demo(cls: type[Config]) -> Config:
         """A model that trains on clips of 8 x 64 x 64 in minutes on a CPU."""
         return cls(
             frames=8,
@@ -181,13 +176,6 @@ class AsyCMSTConfig:
             dropout=0.0,
             decoder_channels=(24, 16, 8, 8),
         )
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of a frame in pixels."""
-        if isinstance(self.image_size, tuple):
-            return self.image_size
-        return self.image_size, self.image_size
 
     @property
     def sorts_frames(self) -> bool:
@@ -227,29 +215,8 @@ class AsyCMSTConfig:
             return tuple(range(1, self.layers + 1))
         return self.acmst_layers
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain types, fit for JSON and for checkpoints."""
-        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "AsyCMSTConfig":
-        """The inverse of `to_dict`; absent fields take their defaults.
-
-        Raises:
-            ValueError: A key names no field.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(f"unknown config keys {unknown}; remove them, known are {known}")
-        fields: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
-        }
-        return cls(**fields)
-
-
-_COUNTS = ("frames", "dim", "layers", "heads", "ffn_dim")
+_COUNTS = ("dim", "layers", "heads", "ffn_dim")
 _REALS = (
     "position_std",
     "dropout",
@@ -283,9 +250,9 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 def _check_fields(config: AsyCMSTConfig) -> None:
     """Each field on its own."""
     for name in _COUNTS:
-        _check_count(name, getattr(config, name))
+        check_count(name, getattr(config, name))
     for name in _REALS:
-        _check_real(name, getattr(config, name))
+        check_real(name, getattr(config, name))
     for name in _SWITCHES:
         value = getattr(config, name)
         if not isinstance(value, bool):
@@ -294,17 +261,11 @@ def _check_fields(config: AsyCMSTConfig) -> None:
         value = getattr(config, name)
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, allowed))}")
-    if isinstance(config.image_size, tuple):
-        _check_tuple("image_size", config.image_size)
-        if len(config.image_size) != 2:
-            raise ValueError(f"image_size is {config.image_size}; give a side or (height, width)")
-    else:
-        _check_count("image_size", config.image_size)
     if config.fss_hidden is not None:
-        _check_count("fss_hidden", config.fss_hidden)
+        check_count("fss_hidden", config.fss_hidden)
     if config.acmst_layers is not None:
-        _check_tuple("acmst_layers", config.acmst_layers)
-    _check_tuple("decoder_channels", config.decoder_channels)
+        check_tuple("acmst_layers", config.acmst_layers)
+    check_tuple("decoder_channels", config.decoder_channels)
     if not config.decoder_channels:
         raise ValueError("decoder_channels is empty; give at least one width")
     if config.position_std <= 0:
@@ -368,24 +329,3 @@ def _check_combinations(config: AsyCMSTConfig) -> None:
             "emulate_layout mixes the frames of a clip, so none of them can be scored or "
             "segmented; set ceus_task and bus_task to None"
         )
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give an integer")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; give an integer >= 1")
-
-
-def _check_real(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give a number")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}; give a finite number")
-
-
-def _check_tuple(name: str, value: object) -> None:
-    if not isinstance(value, tuple):
-        raise TypeError(f"{name} is {value!r}; give a tuple of integers")
-    for entry in value:
-        _check_count(f"an entry of {name}", entry)

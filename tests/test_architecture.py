@@ -25,12 +25,13 @@ OPS = [
     {"testing", "audit"},
 ]
 MODEL = [
+    {"network_config"},
     {"config", "dropout", "files", "jobs"},
     {"encoders", "tokens", "residuals", "cross_attention"},
     {"stsa"},
     {"fusion", "heads"},
     {"model"},
-    {"losses", "authors"},
+    {"losses", "authors", "baselines"},
     {"data"},
     {"inference"},
     {"training"},
@@ -39,7 +40,16 @@ MODEL = [
     {"commands"},
     {"cli"},
 ]
-FOLDERS = {"_triton", "data", "inference", "training", "analysis", "experiments", "commands"}
+FOLDERS = {
+    "_triton",
+    "baselines",
+    "data",
+    "inference",
+    "training",
+    "analysis",
+    "experiments",
+    "commands",
+}
 
 
 def sources(*folders: str) -> list[Path]:

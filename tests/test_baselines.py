@@ -5,28 +5,36 @@ from dataclasses import replace
 import pytest
 import torch
 
+from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig, parameter_count
 from asycmst.config import AsyCMSTConfig
-from asycmst.experiments.baselines import EarlyFusion, parameter_count
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 
-SMALL = replace(AsyCMSTConfig.demo(), frames=2, image_size=32, dim=16, ffn_dim=32)
+SMALL = replace(EarlyFusionConfig.demo(), frames=2, image_size=32, dim=16, ffn_dim=32)
+
+
+def full_of(config: EarlyFusionConfig) -> AsyCMSTConfig:
+    """The model that it is compared with."""
+    return AsyCMSTConfig.from_dict(config.to_dict())
 
 
 @pytest.mark.parametrize(
     "config",
-    [AsyCMSTConfig.demo(), AsyCMSTConfig.paper(), SMALL, replace(SMALL, stsa="joint")],
+    [EarlyFusionConfig.demo(), EarlyFusionConfig.paper(), SMALL, replace(SMALL, stsa="joint")],
     ids=["demo", "paper", "small", "joint"],
 )
-def test_it_is_as_large_as_the_full_model(config: AsyCMSTConfig) -> None:
+def test_it_is_as_large_as_the_full_model(config: EarlyFusionConfig) -> None:
     with torch.device("meta"):
-        full, fused = parameter_count(AsyCMST(config)), parameter_count(EarlyFusion(config))
+        full, fused = (
+            parameter_count(AsyCMST(full_of(config))),
+            parameter_count(EarlyFusion(config)),
+        )
     assert abs(fused - full) < 0.05 * full
 
 
 def test_outputs_fit_the_full_models() -> None:
     bus, ceus = torch.rand(2, 3, 3, 2, 32, 32)
-    full, fused = AsyCMST(SMALL)(bus, ceus), EarlyFusion(SMALL)(bus, ceus)
+    full, fused = AsyCMST(full_of(SMALL))(bus, ceus), EarlyFusion(SMALL)(bus, ceus)
     for name in full._fields:
         assert getattr(fused, name).shape == getattr(full, name).shape, name
 
@@ -65,3 +73,8 @@ def test_the_encoder_sees_frames_one_by_one_and_keeps_places() -> None:
     with torch.no_grad():
         moved = (model.encoder(spot) - model.encoder(torch.zeros_like(spot))).abs().sum(-1)[0, 0]
     assert moved.argmax() == 2  # first row, last column
+
+
+def test_a_choice_that_it_does_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="kv is 'raw', which early fusion does not read; leave"):
+        EarlyFusionConfig(kv="raw")

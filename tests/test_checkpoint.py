@@ -136,7 +136,8 @@ class Trap:
     ("change", "words"),
     [
         (lambda c: c.pop("model"), "no asycmst checkpoint"),
-        (lambda c: c.update(model="other"), "no asycmst checkpoint"),
+        (lambda c: c.update(model="other"), r"model\.ckpt: there is no network 'other'"),
+        (lambda c: c.update(model={}), "no asycmst checkpoint"),
         (lambda c: c.update(format=2), "format 2, this version reads 1"),
         (lambda c: c.pop("meta"), "lacks or adds the keys meta"),
         (lambda c: c.update(extra=1), "lacks or adds the keys extra"),
@@ -148,6 +149,7 @@ class Trap:
     ids=[
         "no model",
         "other model",
+        "no name",
         "newer format",
         "missing key",
         "extra key",

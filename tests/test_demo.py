@@ -15,10 +15,10 @@ from rich.console import Console
 
 import asycmst_ops
 from asycmst.analysis.predict_dataset import predict_dataset
+from asycmst.baselines.early_fusion import EarlyFusion
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
-from asycmst.experiments.baselines import EarlyFusion
 from asycmst.experiments.demo import FILES, Settings, run_demo, settings
 from asycmst.experiments.machine import thread_plan
 from asycmst.experiments.ops_check import Shape, check_ops, sdpa_attention

@@ -15,6 +15,7 @@ from asycmst import cli
 from asycmst.analysis.evaluate import Study, evaluate
 from asycmst.analysis.predict_dataset import predict_dataset
 from asycmst.analysis.thresholds import choose_threshold
+from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig
 from asycmst.commands import study_data
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
@@ -23,6 +24,7 @@ from asycmst.data.samples import Item, PhantomDataset
 from asycmst.data.splits import Split, write_splits
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import save_checkpoint
+from asycmst.training.networks import network_named
 
 CONFIG = replace(
     AsyCMSTConfig.demo(),
@@ -166,6 +168,32 @@ def test_a_diverged_model_is_named(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "nan.ckpt", model, {})
     with pytest.raises(ValueError, match=r"nan.ckpt answers NaN: its training diverged"):
         evaluate([Study("m", (tmp_path / "nan.ckpt",))], [SPLIT], CASES, Clips)
+
+
+def test_networks_of_different_kinds_are_scored_side_by_side(
+    cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    early = EarlyFusion(EarlyFusionConfig.from_dict(CONFIG.to_dict()))
+    plug_in = network_named("plug_in:network")
+    mine = plug_in.build(plug_in.config(frames=2, image_size=32))
+    files = [tmp_path / name for name in ("early.ckpt", "mine.ckpt")]
+    for file, model in zip(files, (early, mine), strict=True):
+        save_checkpoint(file, model, {"train_ids": list(SPLIT.train)})
+    words = ["evaluate", "--checkpoint", str(checkpoint(tmp_path / "full")), "--data", "c"]
+    for file in files:
+        words += ["--compare", f"{file.stem}={file}"]
+    words += ["--out", str(tmp_path / "out")]
+    assert cli.main(words) == 2
+    assert "name it yourself: --model plug_in:network" in capsys.readouterr().err
+    assert cli.main([*words, "--model", "plug_in:network"]) == 0
+    models = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]
+    assert {name: model["network"] for name, model in models.items()} == {
+        "full": "asycmst",
+        "early": "early-fusion",
+        "mine": "plug_in:network",
+    }
+    assert "plug_in:network" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
-from asycmst.experiments.baselines import EarlyFusion
 from asycmst.inference import onednn
 from asycmst.inference.arrangement import arranged
 from asycmst.inference.graphs import RecordedCalls, Recording
@@ -240,7 +240,7 @@ def test_recorded_calls_give_each_caller_its_own_answer() -> None:
 
 
 def test_other_networks_run_as_they_are() -> None:
-    network = EarlyFusion(small()).train()
+    network = EarlyFusion(EarlyFusionConfig.from_dict(small().to_dict())).train()
     given = clips(small())
     prepared = prepare_model(network)
     assert not network.training

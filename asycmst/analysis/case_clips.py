@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asycmst.config import AsyCMSTConfig
 from asycmst.data.cached import CachedDataset
 from asycmst.data.clips import Clip, View, clip_to_tensor
 from asycmst.data.masks import Masks, sampled_masks
 from asycmst.data.pairs import duration_note, load_pair
+from asycmst.network_config import NetworkConfig
 
 
 class CaseClips(NamedTuple):
@@ -40,7 +40,7 @@ class CaseClips(NamedTuple):
 
 
 def read_case(
-    config: AsyCMSTConfig,
+    config: NetworkConfig,
     bus: str | os.PathLike[str],
     ceus: str | os.PathLike[str],
     bus_view: View | None = None,
@@ -78,7 +78,7 @@ def read_case(
     return CaseClips(pair.bus, pair.ceus, same, notes, annotated)
 
 
-def cached_case(config: AsyCMSTConfig, cache: str | os.PathLike[str], case: str) -> CaseClips:
+def cached_case(config: NetworkConfig, cache: str | os.PathLike[str], case: str) -> CaseClips:
     """One case of a folder that `asycmst prepare` wrote.
 
     Raises:

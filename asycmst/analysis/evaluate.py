@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from asycmst.analysis.predict_dataset import Predictions, predict_dataset
 from asycmst.analysis.statistics import Scored
 from asycmst.analysis.thresholds import RULES, Rule, choose_threshold
-from asycmst.config import AsyCMSTConfig
 from asycmst.data.samples import Item
 from asycmst.data.splits import (
     LabelledCase,
@@ -25,7 +24,9 @@ from asycmst.data.splits import (
     count,
     patients,
 )
+from asycmst.network_config import NetworkConfig
 from asycmst.training.checkpoint import load_checkpoint
+from asycmst.training.networks import BUILT_IN, Network, config_of
 
 OpenCases = Callable[[Sequence[str]], Dataset[Item]]
 
@@ -52,7 +53,7 @@ class Fold(NamedTuple):
     """
 
     checkpoint_sha256: str
-    config: AsyCMSTConfig
+    config: NetworkConfig
     parameters: int
     meta: dict[str, Any]
     validation: Predictions
@@ -86,6 +87,7 @@ def evaluate(
     sensitivity: float = 0.9,
     transfer: bool = False,
     device: str | torch.device = "cpu",
+    networks: Mapping[str, Network] = BUILT_IN,
     report: Callable[[str, int, int], None] | None = None,
 ) -> Evaluated:
     """Predict the validation and test parts of splits.
@@ -100,6 +102,7 @@ def evaluate(
         transfer: the models were trained on another data set (Table 3), so that equal ids are
             different cases; otherwise what a model was trained on is never scored.
         device: where the models run.
+        networks: those that the checkpoints may hold.
         report: hears what is predicted, the cases done and their number.
 
     Raises:
@@ -122,14 +125,14 @@ def evaluate(
     owner = dict(zip((case.id for case in cases), patients(cases), strict=True))
     for study in studies:  # all of them before the first long run
         for checkpoint, split in zip(study.checkpoints, splits, strict=True):
-            _, meta = load_checkpoint(checkpoint)
+            _, meta = load_checkpoint(checkpoint, networks)
             if not transfer:
                 check_unseen(checkpoint, meta, split, owner)
     folds: dict[str, list[Fold]] = {}
     for study in studies:
         pairs = zip(study.checkpoints, splits, strict=True)
         folds[study.name] = [
-            _fold(study.name, k, *pair, owner, open_cases, sensitivity, device, report)
+            _fold(study.name, k, *pair, owner, open_cases, sensitivity, device, networks, report)
             for k, pair in enumerate(pairs, 1)
         ]
     return Evaluated(folds, tuple(splits), counts, sensitivity)
@@ -188,9 +191,10 @@ def _fold(
     open_cases: OpenCases,
     sensitivity: float,
     device: str | torch.device,
+    networks: Mapping[str, Network],
     report: Callable[[str, int, int], None] | None,
 ) -> Fold:
-    model, meta = load_checkpoint(checkpoint)
+    model, meta = load_checkpoint(checkpoint, networks)
     model.to(device)
 
     def answers(part: str, ids: Sequence[str]) -> Predictions:
@@ -213,7 +217,7 @@ def _fold(
             )
     return Fold(
         checkpoint_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        config=model.config,
+        config=config_of(model),
         parameters=sum(weight.numel() for weight in model.parameters()),
         meta=meta,
         validation=validation,

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from asycmst.data.masks import Mask, read_masks
 from asycmst.files import replacing_together
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import load_checkpoint
+from asycmst.training.networks import BUILT_IN, Network, config_of, name_of
 
 PLATE, TIC, ATTENTION, VIDEO, NUMBERS = (
     "explanation.png",
@@ -48,6 +50,7 @@ def explain(
     ceus_view: View | None = None,
     layer: int | None = None,
     mask: str | os.PathLike[str] | None = None,
+    networks: Mapping[str, Network] = BUILT_IN,
 ) -> Insight:
     """Look inside a model at work on a BUS and a CEUS clip of the same nodule.
 
@@ -64,6 +67,7 @@ def explain(
             (:func:`asycmst.data.lesion_mask.read_lesion_mask`) or, by frame, a folder or contours
             (:mod:`asycmst.data.masks`); None takes the model's segmentation, or the next best
             region, and says which.
+        networks: those that the checkpoint may hold.
 
     Returns:
         What the files show.
@@ -71,11 +75,11 @@ def explain(
     Raises:
         FileNotFoundError: the checkpoint, a clip or the mask does not exist.
         ImportError: a library that reads this kind of file, or draws, is not installed.
-        ValueError: the checkpoint, a clip, the mask or the layer cannot be used, or `out` is a
+        ValueError: the checkpoint is of a network without the model's encoders and attention; it,
+            a clip, the mask or the layer cannot be used, or `out` is a
             file.
     """
-    model, meta = load_checkpoint(checkpoint)
-    _check_layer(model, layer)
+    model, meta = _open(checkpoint, layer, networks)
     masks = read_masks(mask) if mask is not None and _by_frame(mask) else None
     clips = read_case(model.config, bus, ceus, bus_view, ceus_view, masks=masks)
     if masks is None:
@@ -93,6 +97,7 @@ def explain_cached(
     *,
     layer: int | None = None,
     mask: str | os.PathLike[str] | None = None,
+    networks: Mapping[str, Network] = BUILT_IN,
 ) -> Insight:
     """Look inside a model at work on a case of a folder that `asycmst prepare` wrote.
 
@@ -104,8 +109,7 @@ def explain_cached(
             f"{mask} counts the frames of the source, of which a cache has kept some: give an "
             "image or .npy of what the case shows, or the clips with --bus and --ceus"
         )
-    model, meta = load_checkpoint(checkpoint)
-    _check_layer(model, layer)
+    model, meta = _open(checkpoint, layer, networks)
     clips = cached_case(model.config, cache, case)
     given = None if mask is None else read_lesion_mask(mask, clips.bus)
     return _explain(model, meta, clips, out, layer, given)
@@ -116,11 +120,20 @@ def _by_frame(mask: str | os.PathLike[str]) -> bool:
     return path.is_dir() or path.suffix.lower() == ".json"
 
 
-def _check_layer(model: AsyCMST, layer: int | None) -> None:
+def _open(
+    checkpoint: str | os.PathLike[str], layer: int | None, networks: Mapping[str, Network]
+) -> tuple[AsyCMST, dict[str, Any]]:
+    model, meta = load_checkpoint(checkpoint, networks)
+    if not isinstance(model, AsyCMST):
+        raise ValueError(
+            f"{checkpoint} holds the network {name_of(config_of(model))}, of which explain knows "
+            "no encoders and no attention to look into; give one of asycmst, or use predict"
+        )
     layers = model.config.cross_attention_layers
     if layer is not None and layer not in layers:
         choice = f"choose one of {layers}" if layers else "leave it out"
         raise ValueError(f"layer {layer} of the model has no cross-attention: {choice}")
+    return model, meta
 
 
 def _explain(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from asycmst.analysis.attention_maps import cross_attention_maps, has_cross_attention_maps
 from asycmst.analysis.case_clips import CaseClips, read_case
 from asycmst.analysis.figures import PLUMBING_TITLE, attention_figure
@@ -18,6 +20,7 @@ from asycmst.files import replacing_together
 from asycmst.inference.prepare import prepare_model
 from asycmst.model import AsyCMST, AsyCMSTOutput
 from asycmst.training.checkpoint import load_checkpoint
+from asycmst.training.networks import BUILT_IN, Network, config_of
 
 PREDICTION_FILE = "prediction.json"
 FIGURE_FILE = "attention.png"
@@ -72,6 +75,7 @@ def predict(
     *,
     bus_view: View | None = None,
     ceus_view: View | None = None,
+    networks: Mapping[str, Network] = BUILT_IN,
 ) -> Prediction:
     """Predict malignancy from a BUS and a CEUS clip of the same nodule.
 
@@ -81,9 +85,11 @@ def predict(
         ceus: the contrast clip of the same time. The same file as `bus` where scanner or export
             put both side by side, with the two views.
         out: a folder for prediction.json and attention.png, made when missing; None writes
-            nothing. The two files appear together or not at all.
+            nothing. The two files appear together or not at all; of another network than AsyCMST
+            there is no picture.
         bus_view: the half of the frame with the B-mode image, None for all of it.
         ceus_view: the half with the contrast image.
+        networks: those that the checkpoint may hold.
 
     Returns:
         The prediction; it is also what prediction.json holds.
@@ -93,8 +99,8 @@ def predict(
         ImportError: a library that reads this kind of file, or draws, is not installed.
         ValueError: the checkpoint or a clip cannot be used, or `out` is a file.
     """
-    model, meta = load_checkpoint(checkpoint)
-    clips = read_case(model.config, bus, ceus, bus_view, ceus_view)
+    model, meta = load_checkpoint(checkpoint, networks)
+    clips = read_case(config_of(model), bus, ceus, bus_view, ceus_view)
     prediction, _ = predict_clips(model, meta, clips)
     if out is not None:
         _write(Path(out), prediction, model, clips)
@@ -102,7 +108,7 @@ def predict(
 
 
 def predict_clips(
-    model: AsyCMST, meta: Mapping[str, Any], clips: CaseClips
+    model: nn.Module, meta: Mapping[str, Any], clips: CaseClips
 ) -> tuple[Prediction, AsyCMSTOutput]:
     """Predict malignancy from clips that were read.
 
@@ -186,21 +192,26 @@ def _warnings(clips: CaseClips, synthetic: str | None) -> list[str]:
     return [*found, *clips.notes]
 
 
-def _write(out: Path, prediction: Prediction, model: AsyCMST, clips: CaseClips) -> None:
+def _write(out: Path, prediction: Prediction, model: nn.Module, clips: CaseClips) -> None:
+    with replacing_together(out, (PREDICTION_FILE, FIGURE_FILE)) as files:
+        files[PREDICTION_FILE].write_text(prediction.to_json() + "\n", encoding="utf-8")
+        if isinstance(model, AsyCMST):
+            _draw(files[FIGURE_FILE], prediction, model, clips)
+
+
+def _draw(file: Path, prediction: Prediction, model: AsyCMST, clips: CaseClips) -> None:
     frames = {"bus": clips.bus.frames, "ceus": clips.ceus.frames}
     lower, upper = model.config.lower, model.config.upper
     tensors = clips.tensors()
     cam = gradcam_plus_plus(model, *tensors)
     attention = cross_attention_maps(model, *tensors) if has_cross_attention_maps(model) else None
-    with replacing_together(out, (PREDICTION_FILE, FIGURE_FILE)) as files:
-        files[PREDICTION_FILE].write_text(prediction.to_json() + "\n", encoding="utf-8")
-        attention_figure(
-            files[FIGURE_FILE],
-            frames[lower],
-            frames[upper],
-            cam,
-            attention,
-            title=heading(prediction),
-            frame_scores=prediction.frame_scores,
-            names=(lower.upper(), upper.upper()),
-        )
+    attention_figure(
+        file,
+        frames[lower],
+        frames[upper],
+        cam,
+        attention,
+        title=heading(prediction),
+        frame_scores=prediction.frame_scores,
+        names=(lower.upper(), upper.upper()),
+    )

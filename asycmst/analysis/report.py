@@ -20,6 +20,7 @@ from asycmst.analysis.evaluate import Evaluated, Fold
 from asycmst.analysis.report_figures import Curve, histogram_svg, reliability_svg, roc_svg
 from asycmst.analysis.summary import DEFAULT
 from asycmst.analysis.thresholds import RULES
+from asycmst.training.networks import name_of
 
 FILES = ("report.html", "metrics.json", "predictions.csv")
 TITLES = {
@@ -120,8 +121,8 @@ def _has(model: dict[str, Any], score: str) -> bool:
 
 def _config(fold: Fold) -> dict[str, str]:
     settings = fold.config.to_dict() | {"frame_size": "{} x {}".format(*fold.config.frame_size)}
-    shown = {name.replace("_", " "): str(settings[name]) for name in _SHOWN}
-    return shown | {
+    shown = {name.replace("_", " "): str(settings.get(name, _NONE)) for name in _SHOWN}
+    return {"network": name_of(fold.config), **shown} | {
         "frame self-sorting": "on" if fold.config.sorts_frames else "off",
         "nodule segmentation": "on" if fold.config.segments_nodule else "off",
         "weights": f"{fold.parameters:,}",

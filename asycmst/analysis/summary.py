@@ -20,6 +20,7 @@ from asycmst.analysis.statistics import (
     scores,
 )
 from asycmst.analysis.thresholds import RULES, Rule
+from asycmst.training.networks import name_of
 
 DEFAULT = "0.5"  # the operating point of the more probable class
 _WORST = 10  # errors listed
@@ -129,6 +130,7 @@ def _model(
         "checkpoints": [
             {"sha256": fold.checkpoint_sha256, "meta": _shown_meta(fold.meta)} for fold in folds
         ],
+        "network": name_of(first.config),
         "config": first.config.to_dict(),
         "parameters": first.parameters,
         "operating_points": operating,

@@ -19,6 +19,17 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """The plug-ins that a checkpoint may hold."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="a network of your own that a checkpoint holds: its code is imported and runs",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """The threads of a command that may train several models side by side."""
     parser.add_argument(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asycmst.commands.arguments import at_least
+from asycmst.commands.arguments import add_networks, at_least
 
 if TYPE_CHECKING:
     from asycmst.analysis.evaluate import Study
@@ -38,6 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="NAME=CKPT[,CKPT]",
         help="another model, with as many checkpoints; may be given several times",
     )
+    add_networks(parser)
     parser.add_argument("--data", type=Path, required=True, help="a cache of `asycmst prepare`")
     parser.add_argument(
         "--splits",
@@ -85,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
     from asycmst.commands.study_data import open_cache
     from asycmst.data.splits import read_split, split_of_column
     from asycmst.experiments.results_folder import staged_results
+    from asycmst.training.networks import known
 
     studies = _studies(options)
     cases, open_cases = open_cache(options.data)
@@ -111,6 +113,7 @@ def run(options: argparse.Namespace) -> None:
                 sensitivity=options.sensitivity,
                 transfer=options.transfer,
                 device=options.device,
+                networks=known(*options.model),
                 report=report,
             )
         summary = summarise(evaluated, rule=options.threshold, average=options.average)

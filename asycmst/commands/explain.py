@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from asycmst.commands.arguments import at_least
+from asycmst.commands.arguments import add_networks, at_least
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +18,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="such as the best.ckpt of a demo"
     )
+    add_networks(parser)
     parser.add_argument("--bus", type=Path, help="the B-mode clip")
     parser.add_argument("--ceus", type=Path, help="the contrast clip")
     for name in ("bus", "ceus"):
@@ -53,6 +54,9 @@ def run(options: argparse.Namespace) -> None:
 
     from asycmst.analysis.explain import FILES, explain, explain_cached
     from asycmst.analysis.predict import heading
+    from asycmst.training.networks import known
+
+    networks = known(*options.model)
 
     if all(files):
         found = explain(
@@ -63,10 +67,16 @@ def run(options: argparse.Namespace) -> None:
             ceus_view=options.ceus_view,
             layer=options.layer,
             mask=options.mask,
+            networks=networks,
         )
     else:
         found = explain_cached(
-            options.checkpoint, *cached, options.out, layer=options.layer, mask=options.mask
+            options.checkpoint,
+            *cached,
+            options.out,
+            layer=options.layer,
+            mask=options.mask,
+            networks=networks,
         )
     print(heading(found.prediction))
     for line in (*found.prediction.warnings, *found.notes):

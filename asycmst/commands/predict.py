@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from asycmst.commands.arguments import add_networks
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's options."""
@@ -15,6 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="such as the best.ckpt of a demo"
     )
+    add_networks(parser)
     parser.add_argument("--bus", type=Path, required=True, help="the B-mode clip")
     parser.add_argument("--ceus", type=Path, required=True, help="the contrast clip")
     for name in ("bus", "ceus"):
@@ -29,6 +32,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from asycmst.analysis.predict import predict
+    from asycmst.training.networks import known
 
     prediction = predict(
         options.checkpoint,
@@ -37,5 +41,6 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         bus_view=options.bus_view,
         ceus_view=options.ceus_view,
+        networks=known(*options.model),
     )
     print(prediction.to_json())

@@ -127,6 +127,7 @@ def run_demo(
         _print_ops(console, ops)
 
         model, _ = load_checkpoint(checkpoint)
+        assert isinstance(model, AsyCMST)
         _draw_roc(staging / "roc.png", outcomes, observer)
         _draw_cam(staging / "cam.png", model, chosen.phantom, seed, outcomes[0])
         real = check_real_clip(model)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from asycmst.analysis.predict_dataset import Predictions, predict_dataset
+from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig, parameter_count
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset, split_seed
-from asycmst.experiments.baselines import EarlyFusion, parameter_count
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 from asycmst.training.checkpoint import save_checkpoint
@@ -48,7 +48,7 @@ class Run:
         sizes: of the three splits.
         recipe: of the optimisation.
         seed: of the data, the initial weights and the order of samples.
-        checkpoint: where the trained model goes, None for nowhere. Early fusion has none.
+        checkpoint: where the trained model goes, None for nowhere.
     """
 
     design: Design
@@ -88,7 +88,7 @@ def facts(run: Run) -> dict[str, Any]:
 def build_model(design: Design, config: AsyCMSTConfig) -> AsyCMST | EarlyFusion:
     """The model of a design, with fresh weights."""
     if design == "early fusion":
-        return EarlyFusion(config)
+        return EarlyFusion(EarlyFusionConfig.from_dict(config.to_dict()))
     if design == "no cross-attention":
         config = replace(config, cross_attention=None, acmst_layers=None)
     return AsyCMST(config)
@@ -121,7 +121,7 @@ def execute(run: Run, send: Send) -> Outcome:
     send("testing")
     test = PhantomDataset(run.phantom, split_seed(run.seed, "test"), run.sizes.test)
     predictions = predict_dataset(fitted.model, test)
-    if run.checkpoint is not None and isinstance(fitted.model, AsyCMST):
+    if run.checkpoint is not None:
         meta = {
             "design": run.design,
             "seed": run.seed,

@@ -3,17 +3,17 @@
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from asycmst.config import AsyCMSTConfig
 from asycmst.files import replacing
-from asycmst.model import AsyCMST
+from asycmst.training.networks import BUILT_IN, Network, build, choose, config_of, name_of
 
 _FORMAT = 1
-_MODEL = "asycmst"
 _KEYS = frozenset({"format", "model", "config", "state_dict", "meta"})
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -34,24 +34,27 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
-def save_checkpoint(path: str | os.PathLike[str], model: AsyCMST, meta: dict[str, Any]) -> None:
+def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, meta: dict[str, Any]) -> None:
     """Write `model` and `meta` to `path`; the file appears whole or not at all.
 
     Args:
         path: the file to write; an existing one is replaced at the end.
-        model: any device, any mode; weights are stored as CPU tensors in their own dtype.
+        model: of any network that keeps its configuration as `config`, on any device, in any
+            mode; weights are stored as CPU tensors in their own dtype.
         meta: facts to keep beside the weights; plain types only (str, int, float, bool, None,
             lists and string-keyed dicts of these).
 
     Raises:
-        TypeError: `meta` holds something that is not plain.
+        TypeError: `meta` holds something that is not plain, or `model` has no configuration.
+        ValueError: `model` is of no network (:mod:`asycmst.training.networks`).
         FileNotFoundError: the folder of `path` does not exist.
     """
     _check_plain(meta, "meta")
+    config = config_of(model)
     content = {
         "format": _FORMAT,
-        "model": _MODEL,
-        "config": model.config.to_dict(),
+        "model": name_of(config),
+        "config": config.to_dict(),
         "state_dict": {key: value.detach().cpu() for key, value in model.state_dict().items()},
         "meta": meta,
     }
@@ -59,16 +62,23 @@ def save_checkpoint(path: str | os.PathLike[str], model: AsyCMST, meta: dict[str
         torch.save(content, stream)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[AsyCMST, dict[str, Any]]:
+def load_checkpoint(
+    path: str | os.PathLike[str], networks: Mapping[str, Network] = BUILT_IN
+) -> tuple[nn.Module, dict[str, Any]]:
     """Read a file of :func:`save_checkpoint`; nothing in it is executed.
+
+    Args:
+        path: the file.
+        networks: those it may hold, with a plug-in among them from
+            :func:`asycmst.training.networks.known`. A file never makes a plug-in's code run.
 
     Returns:
         The model on the CPU in evaluation mode, and the meta data as stored.
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        ValueError: the file is damaged, is no checkpoint of this package, is of a newer format, or
-            its weights do not fit its configuration.
+        ValueError: the file is damaged, is no checkpoint of this package, is of a newer format or
+            none of `networks`, or its weights do not fit its configuration.
     """
     source = Path(path)
     if not source.is_file():
@@ -87,7 +97,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[AsyCMST, dict[str, An
             f"{source} cannot be read as a checkpoint of plain tensors; it is damaged or was "
             "written by another program: give the best.ckpt of a training run"
         ) from error
-    if not isinstance(content, dict) or content.get("model") != _MODEL:
+    if not isinstance(content, dict) or not isinstance(content.get("model"), str):
         raise ValueError(
             f"{source} is no asycmst checkpoint; give a file written by save_checkpoint, such as "
             "the best.ckpt of `asycmst demo`"
@@ -100,13 +110,17 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[AsyCMST, dict[str, An
     if set(content) != _KEYS:
         wrong = ", ".join(sorted(map(str, set(content) ^ _KEYS)))
         raise ValueError(f"{source} lacks or adds the keys {wrong}; write the checkpoint again")
-    model = AsyCMST(AsyCMSTConfig.from_dict(content["config"]))
+    try:
+        network = choose(content["model"], networks)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    model = build(network.config.from_dict(content["config"]))
     _check_fit(source, model, content["state_dict"])
     model.load_state_dict(content["state_dict"])
     return model.eval(), content["meta"]
 
 
-def _check_fit(source: Path, model: AsyCMST, weights: dict[str, torch.Tensor]) -> None:
+def _check_fit(source: Path, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     expected = {key: value.shape for key, value in model.state_dict().items()}
     found = {key: value.shape for key, value in weights.items()}
     keys = expected.keys() | found.keys()

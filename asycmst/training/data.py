@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asycmst.config import AsyCMSTConfig, Modality
+from asycmst.config import Modality
 from asycmst.data.label_noise import InvertedLabels, inverted_cases
 from asycmst.data.samples import LabelledDataset, PhantomDataset, split_seed
+from asycmst.network_config import NetworkConfig
 from asycmst.training.settings import DataSettings, PhantomSplits
 
 
@@ -42,7 +43,7 @@ class TrainingData(NamedTuple):
 
 
 def open_data(
-    settings: DataSettings, model: AsyCMSTConfig, stage: Callable[[str], None] = lambda text: None
+    settings: DataSettings, model: NetworkConfig, stage: Callable[[str], None] = lambda text: None
 ) -> TrainingData:
     """The samples that `settings` name.
 
@@ -133,7 +134,7 @@ def _draw(phantom: PhantomSplits, masks_of: Modality) -> TrainingData:
 
 
 def _check_sizes(
-    name: str, frames: int, frame_size: int | Sequence[int], model: AsyCMSTConfig
+    name: str, frames: int, frame_size: int | Sequence[int], model: NetworkConfig
 ) -> None:
     height, width = (frame_size, frame_size) if isinstance(frame_size, int) else tuple(frame_size)
     if frames > model.frames or (height, width) != model.frame_size:

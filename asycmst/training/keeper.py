@@ -10,7 +10,6 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from asycmst.model import AsyCMST
 from asycmst.training.batches import TrainingBatches
 from asycmst.training.checkpoint import save_checkpoint
 from asycmst.training.module import DiagnosisModule
@@ -159,7 +158,6 @@ class Keeper(Callback):  # type: ignore[misc]  # Lightning is untyped here
         # writes the same file again.
         if module.steps_of_epoch == 0 and module.improved:
             best = module.history[-1]
-            assert isinstance(module.model, AsyCMST)
             save_checkpoint(
                 self.folder / BEST,
                 module.model,

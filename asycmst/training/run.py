@@ -8,20 +8,29 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 from torch.utils.data import DataLoader
 
 from asycmst import info
+from asycmst.config import AsyCMSTConfig
 from asycmst.data.samples import Item
-from asycmst.encoders import load_imagenet_weights
-from asycmst.losses import AsyCMSTLoss
-from asycmst.model import AsyCMST
+from asycmst.encoders import FrameEncoder, load_imagenet_weights
+from asycmst.heads import MaskDecoder
 from asycmst.training.batches import TrainingBatches, ValidationBatches
 from asycmst.training.data import TrainingData, open_data
 from asycmst.training.draws import Draws
 from asycmst.training.fit import quiet_lightning
 from asycmst.training.keeper import Keeper, Stopped
 from asycmst.training.module import DiagnosisModule, Progress, Report
-from asycmst.training.run_folder import LAST, check, claim, first_difference, record_start
+from asycmst.training.networks import build, name_of, network_of
+from asycmst.training.run_folder import (
+    LAST,
+    check,
+    claim,
+    first_difference,
+    record_start,
+    same_networks,
+)
 from asycmst.training.settings import FitSettings
 from asycmst.training.settings_file import change
 from asycmst.training.start import start_at_base_rate
@@ -101,10 +110,10 @@ def _train(
         len(data.validation), recipe.batch_size // recipe.accumulate, process, processes
     )
     torch.manual_seed(settings.run.seed)
-    model = _untrained(settings, data) if state is None else AsyCMST(settings.model)
+    model = _untrained(settings, data) if state is None else build(settings.model)
     module = DiagnosisModule(
         model,
-        AsyCMSTLoss(settings.model, recipe.class_weights),
+        network_of(settings.model).objective(settings.model, recipe),
         recipe,
         total_steps=recipe.epochs * batches.steps,
         report=report,
@@ -148,7 +157,8 @@ def _earlier_state(folder: Path, settings: FitSettings) -> TrainingState | None:
     if not goes_on:
         return None
     state = load_state(folder / LAST)
-    difference = first_difference(change(FitSettings(), state.settings), settings)
+    stored = change(FitSettings(), state.settings, same_networks(settings))
+    difference = first_difference(stored, settings)
     if difference is not None:
         raise ValueError(
             f"{folder / LAST} is of a run with {difference}; it belongs to another folder"
@@ -156,13 +166,20 @@ def _earlier_state(folder: Path, settings: FitSettings) -> TrainingState | None:
     return state
 
 
-def _untrained(settings: FitSettings, data: TrainingData) -> AsyCMST:
-    model = AsyCMST(settings.model)
-    if model.mask_decoder is not None and data.train.nodule_share() > 0:
-        start_at_base_rate(model.mask_decoder, data.train)
+def _untrained(settings: FitSettings, data: TrainingData) -> nn.Module:
+    model = build(settings.model)
+    parts = list(model.modules())
+    if data.train.nodule_share() > 0:
+        for decoder in (part for part in parts if isinstance(part, MaskDecoder)):
+            start_at_base_rate(decoder, data.train)
     weights = settings.run.imagenet_weights
     if weights is not None:
-        encoders = {model.encoders.bus, model.encoders.ceus}
+        encoders = [part for part in parts if isinstance(part, FrameEncoder)]
+        if not encoders:
+            raise ValueError(
+                f"the network {name_of(settings.model)} has no ResNet-18 over frames that "
+                "run.imagenet_weights could start; set run.imagenet_weights=null"
+            )
         for encoder in encoders:
             load_imagenet_weights(encoder, weights)
     return model
@@ -184,7 +201,12 @@ def _check_parts(settings: FitSettings, batch_size: int, processes: int) -> None
             f"recipe.accumulate={parts} equal parts; change recipe.batch_size"
         )
     model = settings.model
-    if parts * processes > 1 and model.segments_nodule and model.dice_scope == "batch":
+    if (
+        parts * processes > 1
+        and isinstance(model, AsyCMSTConfig)
+        and model.segments_nodule
+        and model.dice_scope == "batch"
+    ):
         raise ValueError(
             f"model.dice_scope=batch sums over a batch that is computed in {parts * processes} "
             "parts; use frame or sample, or one process and recipe.accumulate=1"

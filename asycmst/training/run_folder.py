@@ -18,6 +18,7 @@ import yaml
 import asycmst_ops
 from asycmst import info
 from asycmst.files import write_text
+from asycmst.training.networks import BUILT_IN, Network, name_of, network_of
 from asycmst.training.settings import FitSettings
 from asycmst.training.settings_file import change, to_plain, to_yaml
 
@@ -56,7 +57,7 @@ def check(folder: Path, settings: FitSettings) -> bool:
         if folder.exists() and any(not x.name.startswith(".") for x in folder.iterdir()):
             raise ValueError(f"{folder} holds files that are no run; give --out a new folder")
         return False
-    difference = first_difference(stored_settings(folder), settings)
+    difference = first_difference(stored_settings(folder, same_networks(settings)), settings)
     if difference is not None:
         raise ValueError(
             f"{folder} holds a run with {difference}; give --out a new folder, or the same "
@@ -72,17 +73,27 @@ def claim(folder: Path, settings: FitSettings) -> None:
         write_text(folder / CONFIG, to_yaml(settings))
 
 
-def stored_settings(folder: Path) -> FitSettings:
+def same_networks(settings: FitSettings) -> dict[str, Network]:
+    """The networks that a file of this run may name: its own, and those of the package."""
+    return {**BUILT_IN, name_of(settings.model): network_of(settings.model)}
+
+
+def stored_settings(folder: Path, networks: Mapping[str, Network] = BUILT_IN) -> FitSettings:
     """The settings of the run in `folder`.
 
+    Args:
+        folder: of the run.
+        networks: those it may be of.
+
     Raises:
-        ValueError: there is no run, or its settings cannot be read.
+        ValueError: there is no run, its settings cannot be read, or it is of another network.
     """
     config = folder / CONFIG
     if not config.is_file():
         raise ValueError(f"{folder} holds no run; a run's folder has a {CONFIG}")
     try:
-        return change(FitSettings(), yaml.safe_load(config.read_text(encoding="utf-8")))
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        return change(FitSettings(), content, networks)
     except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{config} cannot be read: {error}; give --out a new folder") from error
 

@@ -7,6 +7,7 @@ from typing import Literal
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.contour_noise import ContourNoise
 from asycmst.data.phantom import PhantomConfig
+from asycmst.network_config import NetworkConfig
 from asycmst.training.recipe import Recipe
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -132,13 +133,13 @@ class FitSettings:
     """A whole training run.
 
     Attributes:
-        model: the network and its loss weights.
+        model: configuration of the network, whose type says which network it is.
         recipe: the optimisation.
         data: the samples.
         run: the rest.
     """
 
-    model: AsyCMSTConfig = field(default_factory=AsyCMSTConfig)
+    model: NetworkConfig = field(default_factory=AsyCMSTConfig)
     recipe: Recipe = field(default_factory=Recipe)
     data: DataSettings = field(default_factory=DataSettings)
     run: RunSettings = field(default_factory=RunSettings)

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -11,10 +11,18 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from asycmst.config import AsyCMSTConfig
+from asycmst.network_config import NetworkConfig
+from asycmst.training.networks import BUILT_IN, Network, choose, known, name_of, network_named
 from asycmst.training.settings import PRESETS, FitSettings
 
+NETWORK = "network"
+"""The key of the section model that names the network."""
 
-def read_settings(config: str | os.PathLike[str], words: Sequence[str] = ()) -> FitSettings:
+
+def read_settings(
+    config: str | os.PathLike[str], words: Sequence[str] = (), network: str | None = None
+) -> FitSettings:
     """The settings of a preset or file, changed by `words`.
 
     Args:
@@ -22,30 +30,58 @@ def read_settings(config: str | os.PathLike[str], words: Sequence[str] = ()) -> 
             file leaves out is as in "paper".
         words: "section.key=value" each, later ones over earlier ones. A data.cache among them
             takes the place of the phantoms of the preset or file.
+        network: a built-in network, or a plug-in "MODULE:NAME"; None is what the file names, or
+            else "asycmst".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a key is unknown, a value of the wrong type or out of range.
+        ValueError: a key is unknown, a value of the wrong type or out of range, or the file is of
+            another network.
     """
+    kind = AsyCMSTConfig if network is None else network_named(network).config
+    networks = BUILT_IN if network is None else known(network)
     if str(config) in PRESETS:
         settings = PRESETS[str(config)]()
+        settings = replace(settings, model=getattr(kind, str(config))())
     else:
-        settings = change(FitSettings.paper(), _read(Path(config)))
+        settings = replace(FitSettings.paper(), model=kind.paper())
+        settings = change(settings, _read(Path(config)), networks)
+        if network is not None and type(settings.model) is not kind:
+            raise ValueError(
+                f"{config} is of the network {name_of(settings.model)}, not {network}; leave out "
+                "--model, or give another file"
+            )
     given: dict[str, Any] = {}
     for word in words:
         _put(given, word)
+    if isinstance(model := given.get("model"), dict) and NETWORK in model:
+        raise ValueError(f"model.{NETWORK} is chosen by --model {model[NETWORK]}")
     data = given.get("data")
     if isinstance(data, dict) and "cache" in data:
         data.setdefault("phantom", None)
-    return change(settings, given)
+    return change(settings, given, networks)
 
 
-def change(settings: FitSettings, given: Mapping[str, Any]) -> FitSettings:
+def change(
+    settings: FitSettings, given: Mapping[str, Any], networks: Mapping[str, Network] = BUILT_IN
+) -> FitSettings:
     """Settings with the values of nested plain mappings in place of their own.
+
+    Args:
+        settings: what to change.
+        given: may name another network, whose other choices then start from its defaults.
+        networks: those it may name; no code is imported.
 
     Raises:
         ValueError: as `read_settings`.
     """
+    model = given.get("model")
+    if isinstance(model, Mapping) and NETWORK in model:
+        kind = choose(str(model[NETWORK]), networks).config
+        if type(settings.model) is not kind:
+            settings = replace(settings, model=kind.paper())
+        choices = {key: value for key, value in model.items() if key != NETWORK}
+        given = {**given, "model": choices}
     changed: FitSettings = _changed(FitSettings, settings, given, "")
     return changed
 
@@ -53,7 +89,7 @@ def change(settings: FitSettings, given: Mapping[str, Any]) -> FitSettings:
 def to_plain(settings: FitSettings) -> dict[str, Any]:
     """Settings as nested plain values, which `change` takes."""
     plain: dict[str, Any] = _plain(asdict(settings))
-    return plain
+    return {**plain, "model": {NETWORK: name_of(settings.model), **plain["model"]}}
 
 
 def to_yaml(settings: FitSettings) -> str:
@@ -113,7 +149,8 @@ def _changed(kind: Any, current: Any, given: Mapping[str, Any], path: str) -> An
             values[entry.name] = _leaf(hints[entry.name], given[entry.name], key)
     for name in given:
         if name not in values:
-            raise ValueError(_unknown(f"{path}.{name}".lstrip(".")))
+            at_hand = kind if issubclass(kind, NetworkConfig) else AsyCMSTConfig
+            raise ValueError(_unknown(f"{path}.{name}".lstrip("."), at_hand))
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
@@ -134,7 +171,7 @@ def _section(kinds: list[Any], current: Any, given: Any, key: str) -> Any:
     if not isinstance(given, Mapping):
         raise ValueError(f"{key}={given!r} is no section; give {key}.NAME=value, or null")
     # The kind at hand where it has all the keys, else the first that has.
-    kinds = [type(current), *kinds] if type(current) in kinds else kinds
+    kinds = [type(current), *kinds] if isinstance(current, tuple(kinds)) else kinds
     for kind in kinds:
         if set(given) <= {entry.name for entry in fields(kind)}:
             break
@@ -167,27 +204,28 @@ def _words(hint: Any) -> str:
     )
 
 
-def known_keys() -> list[str]:
-    """Every key of every kind of section, dotted."""
-    return list(dict.fromkeys(_keys(FitSettings, "")))
+def known_keys(model: type[NetworkConfig] = AsyCMSTConfig) -> list[str]:
+    """Every key of every kind of section, dotted, for a network of configuration `model`."""
+    return list(dict.fromkeys(_keys(FitSettings, "", model)))
 
 
-def _keys(kind: Any, path: str) -> list[str]:
+def _keys(kind: Any, path: str, model: type[NetworkConfig]) -> list[str]:
+    kind = model if kind is NetworkConfig else kind
     hints = get_type_hints(kind)
     found = []
     for entry in fields(kind):
         key = f"{path}.{entry.name}".lstrip(".")
         sections = _sections(hints[entry.name])
-        found += [x for section in sections for x in _keys(section, key)] or [key]
+        found += [x for section in sections for x in _keys(section, key, model)] or [key]
     return found
 
 
-def _unknown(key: str) -> str:
-    known = known_keys()
+def _unknown(key: str, model: type[NetworkConfig]) -> str:
+    keys = known_keys(model)
     name = key.rpartition(".")[2]
-    near = [k for k in known if k.rpartition(".")[2] == name]
-    near += difflib.get_close_matches(key, known, n=3)
-    by_name = {k.rpartition(".")[2]: k for k in known}
+    near = [k for k in keys if k.rpartition(".")[2] == name]
+    near += difflib.get_close_matches(key, keys, n=3)
+    by_name = {k.rpartition(".")[2]: k for k in keys}
     near += [by_name[n] for n in difflib.get_close_matches(name, by_name, n=2)]
     meant = ", ".join(list(dict.fromkeys(near))[:3])
     hint = f"did you mean {meant}?" if meant else "see asycmst fit --config demo --print-config"

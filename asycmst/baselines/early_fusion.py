@@ -1,7 +1,8 @@
-"""Models that the cross attention is measured against."""
+"""Early fusion: one stream over BUS and CEUS stacked as channels."""
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass, fields
 
 import torch
 from monai.networks.nets.resnet import ResNet
@@ -16,6 +17,38 @@ from asycmst.residuals import final_norm
 from asycmst.stsa import SelfAttentionBlock
 from asycmst.tokens import TokenEmbedding
 
+_NOT_READ = (
+    "lower",
+    "upper",
+    "pixels",
+    "update",
+    "kv",
+    "cross_dropout",
+    "fuse",
+    "diagnosis",
+    "task_place",
+    "emulate_layout",
+)
+
+
+@dataclass(frozen=True)
+class EarlyFusionConfig(AsyCMSTConfig):
+    """The full model that an early fusion is as large as; its fields are those of AsyCMSTConfig.
+
+    Raises:
+        ValueError: A choice has no meaning for a single stream.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _NOT_READ and value != field.default:
+                raise ValueError(
+                    f"{field.name} is {value!r}, which early fusion does not read; leave it at "
+                    f"{field.default!r}"
+                )
+
 
 class EarlyFusion(nn.Module):
     """One stream: BUS and CEUS are stacked to six channels before the first convolution.
@@ -29,7 +62,7 @@ class EarlyFusion(nn.Module):
         config: of the full model that this one is compared with.
     """
 
-    def __init__(self, config: AsyCMSTConfig) -> None:
+    def __init__(self, config: EarlyFusionConfig) -> None:
         super().__init__()
         self.config = config
         layers = 2 * config.layers

@@ -1,0 +1,1 @@
+"""Networks that the cross attention is measured against."""

@@ -69,6 +69,8 @@ def test_every_case_has_its_answer() -> None:
     for row, item in enumerate(data):
         with torch.no_grad():
             output = model(item["bus"][None], item["ceus"][None])
+        assert found.features is not None
+        assert found.features[row] == pytest.approx(output.features[0].tolist(), abs=1e-5)
         probability = float(output.logits.softmax(1)[0, 1])
         assert found.probabilities[row] == pytest.approx(probability, abs=1e-5)
         kept = item["mask_valid"]

@@ -25,6 +25,8 @@ class Predictions(NamedTuple):
         frame_order: Kendall's tau of the frame scores against time, in [-1, 1], equal scores
             counting as neither in nor out of order; NaN without frame self-sorting or for a
             single frame.
+        features: what the classifier sees of each case (Section 3.4), D numbers; None where they
+            were not kept.
     """
 
     ids: list[str]
@@ -32,6 +34,7 @@ class Predictions(NamedTuple):
     probabilities: list[float]
     dice: list[float]
     frame_order: list[float]
+    features: list[list[float]] | None = None
 
 
 def predict_dataset(
@@ -50,7 +53,8 @@ def predict_dataset(
         report: hears how many cases are done after each batch.
     """
     prepared = prepare_model(model)
-    result = Predictions([], [], [], [], [])
+    features: list[list[float]] = []
+    result = Predictions([], [], [], [], [], features)
     loader: DataLoader[Item] = DataLoader(dataset, batch)
     for items in loader:
         output = prepared(items["bus"], items["ceus"])
@@ -59,6 +63,7 @@ def predict_dataset(
         result.probabilities.extend(output.logits.softmax(dim=1)[:, 1].tolist())
         result.dice.extend(_dice(output.mask_logits, items["mask"], items["mask_valid"]))
         result.frame_order.extend(_frame_order(output.frame_scores, len(items["id"])))
+        features.extend(output.features.tolist())
         if report is not None:
             report(len(result.ids))
     return result

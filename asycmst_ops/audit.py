@@ -106,7 +106,8 @@ def audit(case: Case, architecture: int, kernel: Any = None) -> Report:
         file.write(binary.asm["cubin"])
         file.flush()
         usage = _run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name)
-        text = _run(triton.knobs.nvidia.nvdisasm.path, "-c", file.name)
+        # Without dataflow analysis, which finds branch targets that nothing here asks for.
+        text = _run(triton.knobs.nvidia.nvdisasm.path, "-c", "-ndf", file.name)
     assembly = audit_assembly.read(usage, text)
     return Report(case, architecture, assembly, int(binary.metadata.shared))
 
@@ -231,11 +232,13 @@ def _recorded(file: Path | None) -> dict[str, dict[str, int]]:
 
 
 def _record(file: Path, counts: dict[str, dict[str, int]]) -> None:
-    """Put the counts in the place of those of the same version of Triton; one line a kernel."""
+    """Put the counts among those of the same version of Triton; one line a kernel."""
     import triton
 
     versions = json.loads(file.read_text()) if file.is_file() else {}
-    versions[triton.__version__] = counts
+    recorded = versions.setdefault(triton.__version__, {})
+    for name, row in counts.items():
+        recorded[name] = recorded.get(name, {}) | row
     blocks = [
         f"{json.dumps(version)}: {{\n"
         + ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())

@@ -125,8 +125,8 @@ counts = found[0][2][triton.__version__]
 counts["forward 16x16 d=16 bf16"]["86"] = int(counts["forward 16x16 d=16 bf16"]["86"] / 1.25)
 record.write_text(json.dumps({{triton.__version__: counts}}))
 found.append(run())
-# Counts of another version say nothing about this one, and are kept.
-record.write_text(json.dumps({{"0.0": counts}}))
+# Counts of another version say nothing about this one; they and other kernels' counts are kept.
+record.write_text(json.dumps({{"0.0": counts, triton.__version__: {{"other": {{"86": 9}}}}}}))
 print(json.dumps([*found, run(), run("--record"), triton.__version__]))
 """
     made, same, grown, other, added, version = measure(script)
@@ -135,6 +135,7 @@ print(json.dumps([*found, run(), run("--record"), triton.__version__]))
     assert grown[0] == 1 and "over 1.2 x the recorded" in grown[1]
     assert other[0] == 0 and "0 of 1 instruction counts were compared" in other[1]
     assert added[0] == 0 and added[2].keys() == {"0.0", version}
+    assert added[2][version] == {"other": {"86": 9}} | same[2][version]
 
 
 def test_what_selects_a_compiled_kernel_and_how_offsets_are_formed() -> None:

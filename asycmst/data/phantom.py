@@ -11,13 +11,13 @@ Nothing here is clinical evidence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asycmst.data.phantom_bmode import nodule_outline, render_bmode
+from asycmst.data.phantom_bmode import Scanner, nodule_outline, render_bmode
 from asycmst.data.phantom_ceus import ARRIVAL_S, KINETICS, footprint, render_ceus
 from asycmst.data.phantom_geometry import (
     MOTION_LIMIT,
@@ -50,6 +50,7 @@ class PhantomConfig:
             offset between the contrast and the B-mode clip; at most size / 8.
         prevalence: Probability of a malignant nodule, and of a malignant decoy.
         duration_s: Time of the last frame; the first is at 0.
+        scanner: How the B-mode image is formed, which differs between centres.
 
     Raises:
         ValueError: A value is outside what is allowed.
@@ -67,6 +68,7 @@ class PhantomConfig:
     misregistration: float = 0.0
     prevalence: float = 0.5
     duration_s: float = 48.0
+    scanner: Scanner = field(default_factory=Scanner)
 
     def __post_init__(self) -> None:
         _check_whole("frames", self.frames, 2, "one frame shows no wash-in")
@@ -202,7 +204,7 @@ def make_phantom(config: PhantomConfig, seed: int, index: int) -> PhantomSample:
         }
     else:
         decoy_mask = np.zeros_like(mask)
-    bus = render_bmode(bmode_rng, nodule, displacement, config.size, bus_score)
+    bus = render_bmode(bmode_rng, nodule, displacement, config.size, bus_score, config.scanner)
     ceus = render_ceus(
         ceus_rng,
         KINETICS[config.domain],

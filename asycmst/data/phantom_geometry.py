@@ -179,10 +179,13 @@ class Beams(NamedTuple):
     columns: Floats
 
     @classmethod
-    def following(cls, displacement: Floats, size: int) -> Beams:
-        """Weights of an image whose tissue is displaced by `displacement` (T, 2)."""
+    def following(cls, displacement: Floats, size: int, width: float = 1.0) -> Beams:
+        """Weights of an image whose tissue is displaced by `displacement` (T, 2).
+
+        `width` is that of the point spread as a multiple of the usual one.
+        """
         grid, pixels = tissue_grid(size), np.arange(size, dtype=np.float32)
-        axial, lateral = (sigma * size / REFERENCE_SIZE for sigma in PSF_SIGMA_REFERENCE)
+        axial, lateral = (width * sigma * size / REFERENCE_SIZE for sigma in PSF_SIGMA_REFERENCE)
         return cls(
             beam(pixels - displacement[:, :1], grid, axial),
             beam(pixels - displacement[:, 1:], grid, lateral),

@@ -13,6 +13,7 @@ from asycmst.commands import (
     evaluate,
     experiment,
     explain,
+    export,
     fit,
     phantom,
     predict,
@@ -33,6 +34,7 @@ _MODULES = (
     evaluate,
     explain,
     predict,
+    export,
     experiment,
     info_command,
 )
@@ -48,6 +50,7 @@ examples:
   asycmst evaluate --checkpoint run/best.ckpt --data cache/ --splits splits/ --out report/
   asycmst explain --checkpoint run/best.ckpt --bus bus.mp4 --ceus ceus.mp4 --out look/
   asycmst predict --checkpoint demo/best.ckpt --bus bus.mp4 --ceus ceus.mp4
+  asycmst export --checkpoint demo/best.ckpt --format onnx --out model/
   asycmst experiment registration --out reg/   what misregistration costs each design
   asycmst info                                 versions, kernels, missing packages
   asycmst info --config paper                  what the paper's model costs, part by part

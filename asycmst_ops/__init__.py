@@ -9,6 +9,7 @@ from asycmst_ops import reference
 from asycmst_ops._info import info
 from asycmst_ops.acmst import acmst_attention, acmst_attention_qkvpacked
 from asycmst_ops.axial import attention_weights, axial_attention
+from asycmst_ops.decompositions import decomposition_table
 from asycmst_ops.gates import dual_attention_gates
 from asycmst_ops.ranking import fss_ranking_loss
 from asycmst_ops.strategies import cross_modal_attention
@@ -19,6 +20,7 @@ __all__ = [
     "attention_weights",
     "axial_attention",
     "cross_modal_attention",
+    "decomposition_table",
     "dual_attention_gates",
     "fss_ranking_loss",
     "info",

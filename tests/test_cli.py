@@ -61,6 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("prepare",),
         ("explain",),
         ("predict",),
+        ("export",),
         ("experiment",),
         ("experiment", "registration"),
     ],
@@ -122,6 +123,11 @@ def test_each_command_explains_itself(
             ("explain", "--checkpoint", "c", "--out", "o", "--data", "d", "--bus", "b"),
             "a case is either",
         ),
+        (
+            ("export", "--checkpoint", "{folder}/none", "--out", "{folder}/o", "--format", "onnx"),
+            "no checkpoint at",
+        ),
+        (("export", "--checkpoint", "c", "--out", "o", "--format", "pt"), "invalid choice: 'pt'"),
         (
             ("explain", "--checkpoint", "no", "--out", "o", "--data", "d", "--case", "1"),
             "no checkpoint at",

@@ -26,7 +26,7 @@ CONFIG, RECORD, LOG = "config.yaml", "run.json", "log.csv"
 LAST, BEST = "last.ckpt", "best.ckpt"
 TENSORBOARD = "tensorboard"
 
-_FREE = {
+FREE = {
     "data": ("workers",),
     "run": (
         "out",
@@ -109,7 +109,7 @@ def first_difference(stored: FitSettings, given: FitSettings) -> str | None:
 
 def _decisive(settings: FitSettings) -> dict[str, Any]:
     plain = to_plain(settings)
-    for section, names in _FREE.items():
+    for section, names in FREE.items():
         for name in names:
             del plain[section][name]
     return plain

@@ -1,0 +1,167 @@
+"""What the folder of a run says about its end: the answers on test sets, or why there are none.
+
+trained.json     the training is over; best.ckpt is its best epoch
+test-KEY.csv     a test set case by case
+test-KEY.json    what was tested; written last, so its presence means tested
+failed.json      the training diverged, and why
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asycmst.analysis.predict_dataset import Predictions
+from asycmst.experiments.grid import HeldOut, Task
+from asycmst.files import write_text
+
+_TRAINED, _FAILED = "trained.json", "failed.json"
+_COLUMNS = ["id", "patient", "label", "probability", "dice", "frame_order"]
+
+
+class Answered(NamedTuple):
+    """A trained model's answers on a test set.
+
+    Attributes:
+        answers: case by case.
+        patients: of the cases; equal names are one patient.
+        parameters: number of the model's weights.
+        best_epoch: that was tested.
+        seconds: of the training, without what an earlier sitting spent.
+    """
+
+    answers: Predictions
+    patients: list[str]
+    parameters: int
+    best_epoch: int
+    seconds: float
+
+
+class Failed(NamedTuple):
+    """A run that came to no result, and why."""
+
+    reason: str
+
+
+Outcome = Answered | Failed
+
+
+def is_settled(task: Task) -> bool:
+    """Whether nothing is left to do for a run: it is tested on everything, or has failed.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    if (task.folder / _FAILED).exists():
+        return True
+    return all((task.folder / f"test-{key}.json").exists() for key in task.tests)
+
+
+def outcome(folder: Path, key: str) -> Outcome | None:
+    """What a run came to on a test set; None as long as it is open.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    if (folder / _FAILED).exists():
+        return Failed(_fields(folder / _FAILED, ("reason",))["reason"])
+    record = folder / f"test-{key}.json"
+    if not record.exists():
+        return None
+    facts = _fields(record, ("cases_sha256", "parameters", "best_epoch", "seconds"))
+    cases = record.with_suffix(".csv")
+    try:
+        text = cases.read_bytes()
+    except FileNotFoundError:
+        text = b""
+    if hashlib.sha256(text).hexdigest() != facts["cases_sha256"]:
+        raise ValueError(f"{cases} is missing or damaged; delete {record} to test that run again")
+    answers, patients = _read_cases(text.decode())
+    return Answered(
+        answers, patients, facts["parameters"], facts["best_epoch"], float(facts["seconds"])
+    )
+
+
+def seconds_trained(folder: Path) -> float | None:
+    """Seconds that a training took; None as long as it is open.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    if not (folder / _TRAINED).exists():
+        return None
+    return float(_fields(folder / _TRAINED, ("seconds",))["seconds"])
+
+
+def record_trained(folder: Path, seconds: float) -> None:
+    """Say that the training in a folder is over."""
+    _write(folder / _TRAINED, {"seconds": round(seconds, 2)})
+
+
+def record_failed(folder: Path, reason: str) -> None:
+    """Say that the run in a folder came to nothing."""
+    _write(folder / _FAILED, {"reason": reason})
+
+
+def record_tested(folder: Path, test: HeldOut, tested: Answered) -> None:
+    """Write the answers on a test set."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    found = tested.answers
+    writer.writerows(
+        zip(
+            found.ids,
+            tested.patients,
+            found.labels,
+            found.probabilities,
+            found.dice,
+            found.frame_order,
+            strict=True,
+        )
+    )
+    cases = text.getvalue()
+    write_text(folder / f"test-{test.key}.csv", cases)
+    content = {
+        "test": {"name": test.name, **test.facts()},
+        "parameters": tested.parameters,
+        "best_epoch": tested.best_epoch,
+        "seconds": round(tested.seconds, 2),
+        "cases_sha256": hashlib.sha256(cases.encode()).hexdigest(),
+    }
+    _write(folder / f"test-{test.key}.json", content)
+
+
+def _read_cases(text: str) -> tuple[Predictions, list[str]]:
+    found, patients = Predictions([], [], [], [], []), []
+    for row in csv.DictReader(io.StringIO(text)):
+        found.ids.append(row["id"])
+        found.labels.append(int(row["label"]))
+        found.probabilities.append(float(row["probability"]))
+        found.dice.append(float(row["dice"]))
+        found.frame_order.append(float(row["frame_order"]))
+        patients.append(row["patient"])
+    return found, patients
+
+
+def _fields(file: Path, names: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {name: content[name] for name in names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged; delete the folder {file.parent.name} to repeat that run"
+        ) from error
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def is_finite(answers: Predictions) -> bool:
+    """Whether every case has an answer."""
+    return all(map(math.isfinite, answers.probabilities))

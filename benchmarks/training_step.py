@@ -2,15 +2,13 @@
 
     python benchmarks/training_step.py --out benchmarks/results/FILE.json
 
-Both take the same weights, clips and optimiser. The naive model is what one writes first: torch's
-attention modules with the weights returned, cross-attention by einsum with all weights in memory,
-tensors in their default layout. Losses and gradients are compared before anything is timed; a
-ratio is our median time over the naive one's: below 1 ours is faster.
+Both take the same weights, clips and optimiser; the naive model is that of naive.py. Losses and
+gradients are compared before anything is timed; a ratio is our median time over the naive one's:
+below 1 ours is faster.
 """
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -20,106 +18,14 @@ from typing import Any
 
 import torch
 from compare_cpu import processor
-from torch import Tensor, nn
+from naive import naive_model
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from asycmst import AsyCMST, AsyCMSTConfig, AsyCMSTLoss, AsyCMSTOutput
-from asycmst.cross_attention import CrossModalAttention
-from asycmst.encoders import FrameEncoder
-from asycmst.heads import MaskDecoder
-from asycmst.stsa import JointSelfAttention
 from asycmst.training.optimizer import build_optimizer
 from asycmst.training.recipe import Recipe
 from asycmst_ops import info
-
-
-class NaiveSelfAttention(nn.Module):
-    """nn.MultiheadAttention over all T * N tokens, its weights returned."""
-
-    def __init__(self, ours: JointSelfAttention) -> None:
-        super().__init__()
-        dim = ours.output.in_features
-        self.attention = nn.MultiheadAttention(
-            dim, ours.heads, dropout=ours.dropout, batch_first=True
-        )
-        self.attention.in_proj_weight.data.copy_(ours.qkv.weight.data)
-        self.attention.in_proj_bias.data.copy_(ours.qkv.bias.data)
-        self.attention.out_proj.load_state_dict(ours.output.state_dict())
-
-    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Tokens (B, T, N, D) to the same."""
-        flat = tokens.flatten(1, 2)
-        mixed, self.weights = self.attention(flat, flat, flat, need_weights=True)
-        return mixed.reshape(tokens.shape)
-
-
-class NaiveCrossAttention(nn.Module):
-    """Eq 8 and Eq 10 with matrix products and softmax, every intermediate in memory."""
-
-    def __init__(self, ours: CrossModalAttention) -> None:
-        super().__init__()
-        self.heads = ours.project_bus.heads
-        for name in ("project_bus", "project_ceus", "output_bus", "output_ceus"):
-            source = getattr(ours, name)
-            layer = nn.Linear(source.in_features, source.out_features)
-            layer.load_state_dict(source.state_dict())
-            setattr(self, name, layer)
-
-    def forward(self, bus: Tensor, ceus: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Streams (B, T, N, D) to what each reads from the other."""
-        q_bus, k_bus, v_bus = self._heads(self.project_bus(bus))
-        q_ceus, k_ceus, v_ceus = self._heads(self.project_ceus(ceus))
-        scale = 1 / math.sqrt(q_bus.shape[-1])
-        time = (torch.einsum("btnhd,bunhd->bnhtu", q_bus, k_ceus) * scale).softmax(-1)
-        att_bus = torch.einsum("bnhtu,bunhd->btnhd", time, v_ceus)
-        space = (torch.einsum("btnhd,btmhd->bthnm", q_ceus, k_bus) * scale).softmax(-1)
-        att_ceus = torch.einsum("bthnm,btmhd->btnhd", space, v_bus)
-        return self.output_bus(att_bus.flatten(-2)), self.output_ceus(att_ceus.flatten(-2))
-
-    def _heads(self, projected: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x.unflatten(-1, (self.heads, -1)) for x in projected.chunk(3, dim=-1))
-
-
-class NaiveEncoder(nn.Module):
-    """The same network on images in the default layout."""
-
-    def __init__(self, ours: FrameEncoder) -> None:
-        super().__init__()
-        self.trunk, self.project = ours.trunk, ours.project
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Clip (B, 3, T, H', W') to features (B, T, H, W, D)."""
-        batch, channels, frames, height, width = clip.shape
-        images = clip.transpose(1, 2).reshape(batch * frames, channels, height, width)
-        maps = self.project(self.trunk(images))
-        return maps.reshape(batch, frames, *maps.shape[1:]).permute(0, 1, 3, 4, 2).contiguous()
-
-
-class NaiveDecoder(MaskDecoder):
-    """The same network on maps in the default layout."""
-
-    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """Features (B, T, H, W, D) to mask logits (B, T, *size)."""
-        images = features.flatten(0, 1).permute(0, 3, 1, 2).contiguous()
-        logits: Tensor = self.logit(self.doublings(images))
-        return logits.reshape(*features.shape[:2], *size)
-
-
-def naive_model(ours: AsyCMST) -> AsyCMST:
-    """A model with the weights of `ours` and naive parts in place of its own."""
-    model = AsyCMST(ours.config)
-    model.load_state_dict(ours.state_dict())
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
-    model.encoders.bus = NaiveEncoder(model.encoders.bus)
-    model.encoders.ceus = NaiveEncoder(model.encoders.ceus)
-    assert model.mask_decoder is not None
-    model.mask_decoder.__class__ = NaiveDecoder
-    for layer in model.layers:
-        for block in (layer.self_bus, layer.self_ceus):
-            block.attention = NaiveSelfAttention(block.attention)
-        layer.cross.attention = NaiveCrossAttention(layer.cross.attention)
-    return model
 
 
 def batch_of(config: AsyCMSTConfig, size: int) -> dict[str, Tensor]:

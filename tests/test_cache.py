@@ -69,13 +69,19 @@ def test_a_changed_source_is_read_again_and_the_old_entry_goes(tmp_path: Path) -
 def test_a_label_a_split_or_a_patient_needs_no_reading(tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "in", 2, patient="P", split="train")
     run(cases, tmp_path / "c")
-    changed = [Case(c.id, c.bus, c.ceus, 1, "Q" + c.id, "test") for c in cases]
+    changed = [Case(c.id, c.bus, c.ceus, 1, "Q" + c.id, "test", age=50, sex="F") for c in cases]
     assert run(changed, tmp_path / "c").made == 0
     found = read_cache(tmp_path / "c").cases
     assert [tuple(case) for case in found] == [
-        ("c0", 1, "p00001", "test"),
-        ("c1", 1, "p00002", "test"),
+        ("c0", 1, "p00001", "test", 50, "F"),
+        ("c1", 1, "p00002", "test", 50, "F"),
     ]
+    index = tmp_path / "c" / "index.json"
+    rows = json.loads(index.read_text())["cases"]
+    for row in rows:
+        del row["age"], row["sex"]  # as caches were before these were kept
+    index.write_text(json.dumps({"cases": rows}))
+    assert [case.age for case in read_cache(tmp_path / "c").cases] == [None, None]
 
 
 def test_patients_are_numbers(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_spellings_of_a_csv(tmp_path: Path, text: bytes) -> None:
         (HEADER + 'a,"b,c,0\n', "no CSV"),
         ("id,bus,ceus,label,split\na,b,c,0,dev\n", "the split is 'dev'"),
         ("id,bus,ceus,label,bus_view\na,b,c,0,top\n", "the bus_view is 'top'"),
+        ("id,bus,ceus,label,age\na,b,c,0,4.5\n", "the age is '4.5': allowed are whole years"),
+        ("id,bus,ceus,label,age\na,b,c,0,121\n", "the age is '121'"),
+        ("id,bus,ceus,label,sex\na,b,c,0,w\n", "the sex is 'w': allowed are F, M, female"),
         ("id,bus,ceus,label\n\xe4,b,c,0\n".encode("latin-1"), "not UTF-8 text"),
         ("id,bus,ceus,label\na,b,c,0\n".encode("utf-16"), "not UTF-8 text"),
     ],
@@ -79,6 +82,12 @@ def test_what_is_refused(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
         read_manifest(write(tmp_path, text))
     assert words in str(raised.value)
+
+
+def test_age_and_sex_are_read_where_they_are_known(tmp_path: Path) -> None:
+    text = "id,bus,ceus,label,age,sex\na,b,c,0,41,F\nb,b,c,1,,male\nc,b,c,0,0,\n"
+    found = [(case.age, case.sex) for case in read_manifest(write(tmp_path, text))]
+    assert found == [(41, "F"), (None, "M"), (0, None)]
 
 
 def test_all_problems_are_found_at_once(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--size", type=at_least(32), default=96, help="side in pixels (96)")
     parser.add_argument("--frames", type=at_least(2), default=49, help="frames per clip (49)")
     parser.add_argument("--masks", action="store_true", help="also masks of the nodule")
+    parser.add_argument(
+        "--demographics", action="store_true", help="also made-up ages and sexes in the manifest"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
             config,
             seed=options.seed,
             masks=options.masks,
+            demographics=options.demographics,
             report=show,
         )
     manifest = options.out if options.format == "xjtu" else options.out / "manifest.csv"

@@ -6,7 +6,7 @@
 
 Everything is plain JSON and uint8 arrays; nothing is unpickled. Patients are numbered by their
 first appearance in the manifest, so that no identifier is in the cache, not even as a digest that
-could be guessed.
+could be guessed; of a patient it knows age and sex at most.
 """
 
 import errno
@@ -30,7 +30,7 @@ from asycmst.data.cache_entry import (
     read_facts,
     write_entry,
 )
-from asycmst.data.manifest import Case, Problem, Split
+from asycmst.data.manifest import Case, Problem, Sex, Split
 from asycmst.data.pairs import Sampling
 from asycmst.data.privacy import without_names
 from asycmst.data.sampling import FrameSize
@@ -50,12 +50,16 @@ class CachedCase(NamedTuple):
         label: 1 malignant, 0 benign.
         patient: the same string for all cases of a patient; a number, never an identifier.
         split: as in the manifest, None where it does not say.
+        age: of the patient in whole years, None where the manifest does not say.
+        sex: of the patient, None where the manifest does not say.
     """
 
     id: str
     label: int
     patient: str
     split: Split | None
+    age: int | None = None
+    sex: Sex | None = None
 
 
 class Cache(NamedTuple):
@@ -254,7 +258,7 @@ class _Filling:
                 continue
             problems.extend(Problem(case.id, note, error=False) for note in facts["notes"])
             size += sum(file.stat().st_size for file in (store / names[case.id]).iterdir())
-            row = CachedCase(case.id, case.label, f"p{number:05d}", case.split)
+            row = CachedCase(case.id, case.label, f"p{number:05d}", case.split, case.age, case.sex)
             rows.append({**row._asdict(), "entry": names[case.id], "facts": facts})
         try:
             write_text(self.folder / _INDEX, json.dumps({"cases": rows}, allow_nan=False))
@@ -351,7 +355,10 @@ def read_cache(folder: str | os.PathLike[str]) -> Cache:
     settings = _read_settings(cache)
     try:
         rows = json.loads((cache / _INDEX).read_text(encoding="utf-8"))["cases"]
-        cases = tuple(CachedCase(*(row[name] for name in CachedCase._fields)) for row in rows)
+        cases = tuple(
+            CachedCase(**{name: row[name] for name in CachedCase._fields if name in row})
+            for row in rows
+        )
         entries = tuple(cache / _CASES / row["entry"] for row in rows)
         facts = tuple(cast(Facts, row["facts"]) for row in rows)
     except FileNotFoundError as error:

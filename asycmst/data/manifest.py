@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple, cast, get_args
 from asycmst.data.clips import View
 
 Split = Literal["train", "validation", "test"]
+Sex = Literal["F", "M"]
 
 _NEEDED = ("id", "bus", "ceus", "label")
-_OPTIONAL = ("patient", "split", "mask", "bus_view", "ceus_view")
+_OPTIONAL = ("patient", "split", "mask", "bus_view", "ceus_view", "age", "sex")
 _RELEASED = ("id", "bus_vid", "ceus_vid", "label")
 _LABELS = {"0": 0, "1": 1, "benign": 0, "malignant": 1}
 _SPLITS: dict[str, Split] = {
@@ -24,6 +25,8 @@ _SPLITS: dict[str, Split] = {
     "validation": "validation",
     "test": "test",
 }
+_SEXES: dict[str, Sex] = {"f": "F", "female": "F", "m": "M", "male": "M"}
+_OLDEST = 120
 _CLASS_FOLDERS = ("0.ben", "1.mal")
 _RELEASED_CSV = re.compile(r"(train|valid|test)_(\d+)\.csv")
 
@@ -43,6 +46,8 @@ class Case:
         mask: annotated masks of the BUS clip, as :func:`asycmst.data.masks.read_masks` takes.
         bus_view: which half of a side-by-side recording the B-mode image is, None for all of it.
         ceus_view: the same of the contrast image.
+        age: of the patient in whole years, None where the manifest does not say.
+        sex: of the patient, None where the manifest does not say.
     """
 
     id: str
@@ -54,6 +59,8 @@ class Case:
     mask: Path | None = None
     bus_view: View | None = None
     ceus_view: View | None = None
+    age: int | None = None
+    sex: Sex | None = None
 
 
 class Problem(NamedTuple):
@@ -77,9 +84,10 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[Case, ...]:
     """The cases of a manifest; the files they name are not looked at.
 
     A manifest is a CSV with the columns id, bus, ceus and label, and optionally patient, split,
-    mask, bus_view and ceus_view. Paths are relative to the CSV; a label is 0, 1, benign or
-    malignant; a split is train, validation (or valid) or test; a view is left or right. Commas,
-    semicolons and tabs may separate the columns.
+    mask, bus_view, ceus_view, age and sex. Paths are relative to the CSV; a label is 0, 1, benign
+    or malignant; a split is train, validation (or valid) or test; a view is left or right; an age
+    is in whole years; a sex is F, M, female or male. Commas, semicolons and tabs may separate the
+    columns.
 
     Or it is the folder of the paper's released data, or one CSV of it: columns id, bus_vid,
     ceus_vid and label, frames in images/{0.ben,1.mal}/{bus,ceus}/NAME/00000.jpg, where that folder
@@ -224,6 +232,11 @@ def _wrong_cells(cells: dict[str, str], needed: tuple[str, ...]) -> Iterator[str
         view = cells.get(name, "")
         if view and view not in get_args(View):
             yield f"the {name} is {view!r}: allowed are left, right and nothing"
+    age, sex = cells.get("age", ""), cells.get("sex", "")
+    if age and not (age.isdecimal() and int(age) <= _OLDEST):
+        yield f"the age is {age!r}: allowed are whole years from 0 to {_OLDEST} and nothing"
+    if sex and sex.lower() not in _SEXES:
+        yield f"the sex is {sex!r}: allowed are F, M, female, male and nothing"
 
 
 def _case(folder: Path, cells: dict[str, str], split: Split | None) -> Case:
@@ -238,6 +251,8 @@ def _case(folder: Path, cells: dict[str, str], split: Split | None) -> Case:
         mask=folder / mask if mask else None,
         bus_view=cast(View | None, cells.get("bus_view") or None),
         ceus_view=cast(View | None, cells.get("ceus_view") or None),
+        age=int(cells["age"]) if cells.get("age") else None,
+        sex=_SEXES.get(cells.get("sex", "").lower()),
     )
 
 

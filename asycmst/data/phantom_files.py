@@ -20,6 +20,10 @@ _CLASS_FOLDERS = ("0.ben", "1.mal")
 _SPLITS = (("train", "train_1.csv"), ("validation", "valid_1.csv"), ("test", "test_1.csv"))
 _UID_ROOT = "1.2.826.0.1.3680043.8.498."  # pydicom's, free to use
 _JPEG_QUALITY = 95
+_FEMALE = {"breast": 0.99, "thyroid": 0.79}
+_SYNTHETIC = (
+    "No patient: the clips of this folder were computed, their ages and sexes drawn at random.\n"
+)
 
 
 class _Row(NamedTuple):
@@ -30,6 +34,8 @@ class _Row(NamedTuple):
     patient: str
     split: str
     mask: str
+    age: int | None = None
+    sex: str | None = None
 
 
 def write_phantom(
@@ -40,6 +46,7 @@ def write_phantom(
     *,
     seed: int,
     masks: bool = False,
+    demographics: bool = False,
     report: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write phantom patients as paired clips with a manifest; all of it or nothing.
@@ -57,6 +64,8 @@ def write_phantom(
         seed: of all cases.
         masks: also write the nodule of ten or so BUS frames as PNG; not in the layout "xjtu",
             which has no place for masks.
+        demographics: also write an age and a sex of every patient, drawn apart from everything
+            else, and a file that says so; not in the layout "xjtu".
         report: called with the number of cases written.
 
     Raises:
@@ -68,6 +77,8 @@ def write_phantom(
         raise ValueError(f"{cases} cases: write at least 1")
     if masks and kind == "xjtu":
         raise ValueError("the released data's layout has no masks: leave them out or use frames")
+    if demographics and kind == "xjtu":
+        raise ValueError("the released data's layout has no age and no sex: use frames")
     out = Path(folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists: give a new folder")
@@ -77,9 +88,14 @@ def write_phantom(
         rows = []
         for index in range(cases):
             sample = make_phantom(config, seed, index)
-            rows.append(_write_case(staging, f"case{index:04d}", index, sample, kind, masks))
+            age, sex = _age_and_sex(config, seed, index)
+            row = _write_case(staging, f"case{index:04d}", index, sample, kind, masks)
+            rows.append(row._replace(age=age, sex=sex))
             report(index + 1)
-        _write_released(staging, rows) if kind == "xjtu" else _write_manifest(staging, rows, masks)
+        if kind == "xjtu":
+            _write_released(staging, rows)
+        else:
+            _write_manifest(staging, rows, masks, demographics)
         if out.exists():
             out.rmdir()
         staging.chmod(0o755)
@@ -189,9 +205,20 @@ def _write_masks(folder: Path, mask: NDArray[np.bool_]) -> None:
         Image.fromarray(mask[number].astype(np.uint8) * 255).save(folder / f"{number:05d}.png")
 
 
-def _write_manifest(folder: Path, rows: list[_Row], masks: bool) -> None:
-    columns = _Row._fields if masks else _Row._fields[:-1]
-    _write_csv(folder / "manifest.csv", columns, [row[: len(columns)] for row in rows])
+def _age_and_sex(config: PhantomConfig, seed: int, index: int) -> tuple[int, str]:
+    """Independent of the class and of the images, and much like the ranges of Table 1."""
+    draws = np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=(100,)))
+    age = int(np.clip(draws.normal(47, 13), 10, 88))
+    return age, "F" if draws.random() < _FEMALE[config.domain] else "M"
+
+
+def _write_manifest(folder: Path, rows: list[_Row], masks: bool, demographics: bool) -> None:
+    left_out = ("mask",) * (not masks) + ("age", "sex") * (not demographics)
+    columns = tuple(name for name in _Row._fields if name not in left_out)
+    cells = [[getattr(row, name) for name in columns] for row in rows]
+    _write_csv(folder / "manifest.csv", columns, cells)
+    if demographics:
+        (folder / "SYNTHETIC.txt").write_text(_SYNTHETIC, encoding="utf-8")
 
 
 def _write_released(folder: Path, rows: list[_Row]) -> None:

@@ -103,7 +103,7 @@ def predict(
     clips = read_case(config_of(model), bus, ceus, bus_view, ceus_view)
     prediction, _ = predict_clips(model, meta, clips)
     if out is not None:
-        _write(Path(out), prediction, model, clips)
+        write_prediction(Path(out), prediction, model, clips)
     return prediction
 
 
@@ -192,7 +192,16 @@ def _warnings(clips: CaseClips, synthetic: str | None) -> list[str]:
     return [*found, *clips.notes]
 
 
-def _write(out: Path, prediction: Prediction, model: nn.Module, clips: CaseClips) -> None:
+def write_prediction(
+    out: Path, prediction: Prediction, model: nn.Module, clips: CaseClips
+) -> None:
+    """Write prediction.json and attention.png to the folder `out`, both or neither.
+
+    Of another network than AsyCMST there is no picture.
+
+    Raises:
+        ValueError: `out` is a file.
+    """
     with replacing_together(out, (PREDICTION_FILE, FIGURE_FILE)) as files:
         files[PREDICTION_FILE].write_text(prediction.to_json() + "\n", encoding="utf-8")
         if isinstance(model, AsyCMST):

@@ -1,6 +1,7 @@
 """Kinds of values that several commands take."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 
@@ -28,6 +29,17 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="a network of your own that a checkpoint holds: its code is imported and runs",
     )
+
+
+def seconds(text: str) -> float:
+    """A time above 0, as argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -52,7 +52,7 @@ def load_clip(
 ) -> Clip:
     """Read a clip and sample it to `frames` frames of `size` pixels.
 
-    Reads a multi-frame DICOM (.dcm, .dicom or no suffix), a video (.mp4, .avi, .mov, .mkv,
+    Reads a multi-frame DICOM (.dcm, .dicom or no suffix), a video (.mp4, .avi, .mov, .mkv, .ts,
     .webm), a folder of images ordered by the numbers in their names, or a .npy array of uint8
     with shape (T, H, W) or (T, H, W, 3). Frame j of T is source frame floor(j (n - 1) / (T - 1)).
     Each note of the result is also given as one warning.

@@ -21,6 +21,15 @@ from asycmst.data.sampling import (
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
+class UnreadableImage(ValueError):
+    """An image that is broken, or not written to its end yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} cannot be read as an image: it is broken, cut off or of another format"
+        )
+
+
 def open_folder(path: Path, view: str | None = None) -> Opened:
     """Look at a folder of images: every header is read, no pixel is.
 
@@ -44,7 +53,11 @@ def open_folder(path: Path, view: str | None = None) -> Opened:
             f"reading the images of {path.name} needs pillow, which is missing: pip install "
             '".[train]"'
         ) from error
-    numbered = _numbered_images(path)
+    numbered = numbered_images(path)
+    if not numbered:
+        raise ValueError(
+            f"the folder {path} holds no image: supported are {' '.join(IMAGE_SUFFIXES)}"
+        )
     images = [numbered[number] for number in sorted(numbered)]
     first: tuple[int, int] | None = None
     for image_path in images:
@@ -52,7 +65,7 @@ def open_folder(path: Path, view: str | None = None) -> Opened:
             with Image.open(image_path) as image:
                 width, height = image.size
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _unreadable(image_path) from error
+            raise UnreadableImage(image_path) from error
         first = first or (height, width)
         if (height, width) != first:
             raise ValueError(
@@ -85,7 +98,8 @@ def read_image(path: Path) -> UInt8Array:
     """One image as uint8 RGB, shape (H, W, 3).
 
     Raises:
-        ValueError: the image is broken, holds several images, or has more than 8 bits.
+        UnreadableImage: the image is broken.
+        ValueError: it holds several images, or has more than 8 bits.
     """
     from PIL import Image
 
@@ -93,16 +107,15 @@ def read_image(path: Path) -> UInt8Array:
         with Image.open(path) as image:
             return _rgb(image, path)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path) from error
+        raise UnreadableImage(path) from error
 
 
-def _unreadable(path: Path) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read as an image: it is broken, cut off or of another format"
-    )
+def numbered_images(source: Path) -> dict[tuple[int, ...], Path]:
+    """The images of a folder by all numbers in their names.
 
-
-def _numbered_images(source: Path) -> dict[tuple[int, ...], Path]:
+    Raises:
+        ValueError: an image has no number, or that of another one.
+    """
     images: dict[tuple[int, ...], Path] = {}
     for path in source.iterdir():
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
@@ -117,10 +130,6 @@ def _numbered_images(source: Path) -> dict[tuple[int, ...], Path]:
             names = " and ".join(sorted((str(path), str(images[number]))))
             raise ValueError(f"{names} have the same number: keep one of them")
         images[number] = path
-    if not images:
-        raise ValueError(
-            f"the folder {source} holds no image: supported are {' '.join(IMAGE_SUFFIXES)}"
-        )
     return images
 
 

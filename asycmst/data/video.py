@@ -18,7 +18,7 @@ from asycmst.data.sampling import (
     half,
 )
 
-SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".ts", ".webm")
 
 # A recording that was cut off ends earlier than its header states. Containers round durations,
 # so less than this share of missing time, or of missing frames, is not called a cut.
@@ -41,7 +41,7 @@ def open_video(path: Path, view: str | None = None) -> Opened:
     decoding finds (hidden frames of some codecs), a second decoding pass goes by the truth.
 
     Args:
-        path: an mp4, avi, mov, mkv or webm file.
+        path: an mp4, avi, mov, mkv, ts or webm file.
         view: "left" or "right" half of every frame, None for all of it.
 
     Returns:
@@ -52,12 +52,9 @@ def open_video(path: Path, view: str | None = None) -> Opened:
         ImportError: PyAV is not installed.
         ValueError: the file is broken, cut off, or has no picture; reading raises it as well.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(
-            f'reading {path.name} needs PyAV, which is missing: pip install ".[train]"'
-        ) from error
+    require_av(path)
+    import av
+
     try:
         packets = _read_packets(path)
     except av.error.FFmpegError as error:
@@ -70,6 +67,16 @@ def open_video(path: Path, view: str | None = None) -> Opened:
         box=None if view is None else half(height, width, view),
     )
     return Opened(source, partial(_read, path, source, view))
+
+
+def require_av(path: Path) -> None:
+    """Raise an ImportError that says what to do where PyAV is missing."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'reading {path.name} needs PyAV, which is missing: pip install ".[train]"'
+        ) from error
 
 
 def _read(path: Path, source: Source, view: str | None, choose: Choose, size: FrameSize) -> Frames:
@@ -102,7 +109,12 @@ def _undecodable(path: Path, error: Any) -> ValueError:
     )
 
 
-def _picture_stream(container: Any, path: Path) -> Any:
+def picture_stream(container: Any, path: Path) -> Any:
+    """The first video stream of an open file, to be decoded on one thread.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not container.streams.video:
         raise ValueError(f"{path} has no video stream: give a file with pictures")
     stream = container.streams.video[0]
@@ -121,7 +133,7 @@ def _read_packets(path: Path) -> _Packets:
     import av
 
     with av.open(str(path)) as container:
-        stream = _picture_stream(container, path)
+        stream = picture_stream(container, path)
         times = [
             None if packet.pts is None else float(packet.pts * packet.time_base)
             for packet in container.demux(stream)
@@ -146,7 +158,7 @@ def _decode(path: Path, wanted: set[int], size: FrameSize, view: str | None) -> 
     times: list[float | None] = []
     damaged = 0
     with av.open(str(path)) as container:
-        stream = _picture_stream(container, path)
+        stream = picture_stream(container, path)
         for index, frame in enumerate(container.decode(stream)):
             times.append(frame.time)
             damaged += frame.is_corrupt

@@ -129,9 +129,14 @@ class ClipStream:
             growing.take_in(self._model, pictures[part], None if times is None else times[part])
 
     @property
+    def frames(self) -> tuple[int, int]:
+        """How many BUS and CEUS frames have arrived."""
+        return self._growing["bus"].frames, self._growing["ceus"].frames
+
+    @property
     def ready(self) -> bool:
         """Whether a frame of each clip has arrived."""
-        return all(growing.frames for growing in self._growing.values())
+        return all(self.frames)
 
     def sources(self) -> tuple[Source, Source]:
         """What is known about the BUS and the CEUS clip so far.

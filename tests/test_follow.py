@@ -20,6 +20,7 @@ from rich.console import Console
 from asycmst import cli
 from asycmst.analysis.follow import Update, follow
 from asycmst.analysis.predict import predict
+from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.phantom_files import write_phantom
@@ -228,6 +229,11 @@ def test_what_cannot_be_followed_is_one_line(
     assert "file is a file: give a folder" in error("--bus", bus, "--ceus", bus, *live, *out)
     words = "--interval and --until belong to --follow"
     assert words in error("--bus", bus, "--ceus", bus, "--until", "3")
+    small = EarlyFusionConfig(frames=4, image_size=32, dim=16, layers=1, heads=2, encoder="tiny")
+    with pytest.raises(ValueError, match="holds the network EarlyFusion, and only AsyCMST"):
+        early = tmp_path / "early.ckpt"
+        save_checkpoint(early, EarlyFusion(small), {})
+        follow(early, bus, bus)
     for wrong in ("0", "x", "nan"):
         with pytest.raises(SystemExit):
             error("--bus", bus, "--ceus", bus, "--follow", "--until", wrong)

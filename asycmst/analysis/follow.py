@@ -86,8 +86,8 @@ def follow(
     model, meta = load_checkpoint(checkpoint, networks)
     if not isinstance(model, AsyCMST):
         raise ValueError(
-            f"{checkpoint} holds a {type(model).__name__}, which does not encode the frames of a "
-            "clip one by one; predict the finished clips, or follow with AsyCMST"
+            f"{checkpoint} holds the network {type(model).__name__}, and only AsyCMST encodes the "
+            "frames of each clip on their own: predict the finished clips"
         )
     stream = ClipStream(model, bus_view=bus_view, ceus_view=ceus_view, keep_pictures=True)
     paths: dict[Modality, Path] = {"bus": Path(bus), "ceus": Path(ceus)}

@@ -48,6 +48,14 @@ SMALL = (
     "run.threads=1",
 )
 
+_NARROW = ("model.dim=8", "model.ffn_dim=8")
+TINY = {
+    "early-fusion": _NARROW,
+    "r2plus1d": ("model.widths=[4,4]", "model.blocks=[1,1]"),
+    "vivit": (*_NARROW, "model.dropout=0.2"),
+    PLUG_IN: (),
+}
+
 
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,13 +185,12 @@ def test_the_models_checkpoints_are_as_they_were(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("network", ["early-fusion", PLUG_IN])
+@pytest.mark.parametrize("network", list(TINY))
 def test_a_network_trains_resumes_and_answers(
     examples: None, network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two epochs at once and with a break give the same state, bit for bit."""
-    sizes = () if network == PLUG_IN else ("model.dim=8", "model.heads=2", "model.ffn_dim=8")
-    words = ("fit", "--config", "demo", *SMALL, *sizes, "recipe.epochs=2")
+    words = ("fit", "--config", "demo", *SMALL, *TINY[network], "recipe.epochs=2")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert command(*words, "--model", network, "--out", whole) == 0
     stop_after_an_epoch(parts, words, network)

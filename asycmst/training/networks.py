@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig
+from asycmst.baselines.r2plus1d import R2Plus1D, R2Plus1DConfig
+from asycmst.baselines.vivit import ViViT, ViViTConfig
 from asycmst.config import AsyCMSTConfig
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
@@ -46,6 +48,8 @@ class Network(NamedTuple):
 BUILT_IN: Mapping[str, Network] = {
     "asycmst": Network(AsyCMSTConfig, AsyCMST),
     "early-fusion": Network(EarlyFusionConfig, EarlyFusion),
+    "r2plus1d": Network(R2Plus1DConfig, R2Plus1D),
+    "vivit": Network(ViViTConfig, ViViT),
 }
 
 

@@ -15,9 +15,9 @@ from asycmst.fusion import FeedForwardBlock
 from asycmst.inference.onednn import PackedLinear, PackedProjection, packed_encoder
 from asycmst.inference.parts import (
     DecoderInPieces,
+    FlatAttention,
     FoldedEncoders,
     InFloat32,
-    MatrixAttention,
 )
 from asycmst.model import AsyCMST
 from asycmst.stsa import JointSelfAttention
@@ -25,8 +25,7 @@ from asycmst.stsa import JointSelfAttention
 Part = TypeVar("Part", bound=nn.Module)
 
 # Frames of one call on a CPU, as pixels: their maps should stay in its caches.
-_ENCODED_PIXELS = 8 * 224 * 224
-_DECODED_PIXELS = 2 * 224 * 224
+_PIXELS = 8 * 224 * 224
 
 
 def arranged(model: AsyCMST, device: torch.device, dtype: torch.dtype, packs: bool) -> AsyCMST:
@@ -42,7 +41,7 @@ def arranged(model: AsyCMST, device: torch.device, dtype: torch.dtype, packs: bo
     config = model.config
     network = _copied(model).to(device, torch.float32 if dtype == torch.bfloat16 else dtype)
     on_cpu = device.type == "cpu"
-    images = _images(config, _ENCODED_PIXELS)
+    images = max(1, _PIXELS // math.prod(config.frame_size))
 
     def pack_encoder(trunk: nn.Module, project: nn.Conv2d) -> nn.Module:
         return packed_encoder(trunk, project, images, config.frame_size)
@@ -59,13 +58,13 @@ def arranged(model: AsyCMST, device: torch.device, dtype: torch.dtype, packs: bo
         network.add_module("classifier", InFloat32(network.classifier))
         if network.frame_sorting is not None:
             network.add_module("frame_sorting", InFloat32(network.frame_sorting))
-        if on_cpu:
-            _replace(network.layers, JointSelfAttention, MatrixAttention)
+    if on_cpu:
+        _replace(network.layers, JointSelfAttention, FlatAttention)
     if network.mask_decoder is not None:
         decoder = network.mask_decoder.to(dtype)
         _replace(decoder, nn.ReLU, lambda _: nn.ReLU(inplace=True))
         if on_cpu:
-            pieces = DecoderInPieces(decoder, _images(config, _DECODED_PIXELS))
+            pieces = DecoderInPieces(decoder, images)
             network.add_module("mask_decoder", pieces)
     if packs:
         _pack_layers(network.layers, config)
@@ -80,10 +79,6 @@ def _copied(model: AsyCMST) -> AsyCMST:
     for buffer in model.buffers():
         own[id(buffer)] = buffer.detach().clone()
     return copy.deepcopy(model, own).eval()
-
-
-def _images(config: AsyCMSTConfig, pixels: int) -> int:
-    return max(1, pixels // math.prod(config.frame_size))
 
 
 def _pack_layers(layers: nn.Module, config: AsyCMSTConfig) -> None:

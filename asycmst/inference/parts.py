@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from asycmst.encoders import FrameEncoder, PairedEncoders
 from asycmst.inference.folding import fold_norms
 from asycmst.stsa import JointSelfAttention
+from asycmst_ops import axial_attention
 
 
 class FoldedEncoders(nn.Module):
@@ -86,11 +87,11 @@ class DecoderInPieces(nn.Module):
         return masks.reshape(*features.shape[:2], *size)
 
 
-class MatrixAttention(nn.Module):
-    """`JointSelfAttention` by two matrix products around a softmax, one clip after another.
+class FlatAttention(nn.Module):
+    """`JointSelfAttention` by the axial operator, a clip's tokens being one frame of T * N places.
 
-    torch's fused attention for processors multiplies bfloat16 more slowly than its matrix product
-    does. The weights of one clip are in memory at a time.
+    On a processor it reads the packed projection in place and is faster than torch's fused
+    attention, in bfloat16 twice as fast.
     """
 
     def __init__(self, attention: JointSelfAttention) -> None:
@@ -101,21 +102,10 @@ class MatrixAttention(nn.Module):
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, T, N, D) to tokens (B, T, N, D)."""
-        packed = self.qkv(tokens).flatten(1, 2).unflatten(-1, (3, self.heads, -1))
-        bias = tokens.new_zeros(tokens.shape[:3]).flatten(1)
-        if valid is not None:
-            padding = ~valid.expand(-1, -1, tokens.shape[2]).flatten(1)
-            bias = bias.masked_fill(padding, float("-inf"))
-        mixed = tokens.new_empty(packed[:, :, 0].shape)
-        for one, absent, out in zip(packed, bias, mixed, strict=True):
-            q, k, v = one.permute(1, 2, 0, 3)
-            scores = torch.baddbmm(
-                absent.expand(self.heads, len(absent), -1),
-                q,
-                k.transpose(1, 2),
-                alpha=q.shape[-1] ** -0.5,
-            )
-            out.copy_((scores.softmax(-1) @ v).transpose(0, 1))
+        packed = self.qkv(tokens).flatten(1, 2)[:, None].unflatten(-1, (3, self.heads, -1))
+        q, k, v = packed.unbind(3)
+        mask = None if valid is None else valid.expand(tokens.shape[:3]).flatten(1)[:, None]
+        mixed = axial_attention(q, k, v, axis="space", key_mask=mask)
         projected: Tensor = self.output(mixed.reshape(tokens.shape))
         return projected
 

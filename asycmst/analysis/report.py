@@ -17,6 +17,7 @@ import torch
 
 from asycmst import info
 from asycmst.analysis.evaluate import Evaluated, Fold
+from asycmst.analysis.predict_dataset import Predictions
 from asycmst.analysis.report_figures import Curve, histogram_svg, reliability_svg, roc_svg
 from asycmst.analysis.summary import DEFAULT
 from asycmst.analysis.thresholds import RULES
@@ -210,7 +211,9 @@ def _write_predictions(path: Path, evaluated: Evaluated) -> None:
         for name, folds in evaluated.folds.items():
             for number, fold in enumerate(folds, 1):
                 for part in _PARTS:
-                    for row in zip(*getattr(fold, part), strict=True):
+                    said: Predictions = getattr(fold, part)
+                    columns = (said.ids, said.labels, said.probabilities)
+                    for row in zip(*columns, said.dice, said.frame_order, strict=True):
                         id_, label, probability, overlap, order = row
                         values = (f"{probability:.6f}", _plain(overlap), _plain(order))
                         writer.writerow([name, number, part, id_, label, *values])

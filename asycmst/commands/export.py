@@ -12,9 +12,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "export",
         help="a trained model as files that run without this package",
-        description="Writes model.pt2 (torch-export) and model.onnx (onnx), and model.json, which "
-        "describes inputs, outputs and preprocessing. Each file is loaded back and compared with "
-        "the model on random clips before it appears.",
+        description="Writes model.pt2 (torch-export), model.aoti.pt2 (aoti: AOTInductor, compiled "
+        "for processors such as this one) and model.onnx (onnx), and model.json, which describes "
+        "inputs, outputs and preprocessing. Each file is loaded back and compared with the model "
+        "on random clips before it appears.",
     )
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="such as the best.ckpt of a demo"
@@ -25,7 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--format",
         nargs="+",
         required=True,
-        choices=("torch-export", "onnx"),
+        choices=("torch-export", "aoti", "onnx"),
         help="one or several",
     )
     parser.add_argument(

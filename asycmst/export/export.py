@@ -18,6 +18,7 @@ from asycmst.export.graph import (
     NamedOutputs,
     clip_graph,
     random_clips,
+    without_norms,
     without_remarks_of_torch,
 )
 from asycmst.export.results import Runner, largest_differences
@@ -25,7 +26,7 @@ from asycmst.files import replacing_together
 from asycmst.training.checkpoint import load_checkpoint
 from asycmst.training.networks import BUILT_IN, Network
 
-Format = Literal["torch-export", "onnx"]
+Format = Literal["torch-export", "aoti", "onnx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -40,6 +41,7 @@ class _Writer(Protocol):
 # File and module; a module is imported when asked for, because it may need an extra.
 _WRITERS: dict[Format, tuple[str, str]] = {
     "torch-export": ("model.pt2", "asycmst.export.torch_program"),
+    "aoti": ("model.aoti.pt2", "asycmst.export.aoti_package"),
     "onnx": ("model.onnx", "asycmst.export.onnx_file"),
 }
 
@@ -102,7 +104,9 @@ def export_model(
             mode, float32, on the CPU.
         out: A folder, made when missing. Files of an earlier export that are not written anew are
             removed from it, so that what lies there is one model.
-        formats: "torch-export" (model.pt2, run by `torch.export.load`) and "onnx" (model.onnx).
+        formats: "torch-export" (model.pt2, run by `torch.export.load`), "aoti" (model.aoti.pt2,
+            compiled for processors such as this one; minutes for the paper's model) and "onnx"
+            (model.onnx).
         meta: The plain facts of its checkpoint. A decoder that was trained without masks
             ("has_masks" is False) is left out.
         lengths: Add a third input, "frame_lengths" (B,), for padded clips.
@@ -113,7 +117,7 @@ def export_model(
 
     Raises:
         ImportError: A library of the `[export]` extra is missing.
-        JobError: What was written answers otherwise than the model.
+        JobError: What was written answers otherwise than the model, or does not compile.
         TypeError: The model is not float32.
         ValueError: The model is in training mode, not on the CPU, takes no frame lengths, or
             answers NaN; no format or an unknown one is given.
@@ -146,7 +150,8 @@ def _export(
     with torch.no_grad():
         outputs = named(*example)  # what the model refuses, it refuses here and in its own words
     stage("tracing the model")
-    program = clip_graph(named, lengths=lengths)
+    folded = NamedOutputs(without_norms(model), named.segments)
+    program = clip_graph(folded, lengths=lengths)
     names = [description.FILE, *(file for file, _ in _WRITERS.values())]
     found: list[Exported] = []
     with replacing_together(out, names) as files:

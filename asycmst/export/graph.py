@@ -1,5 +1,6 @@
 """A network as one graph of PyTorch's own operators, from clips to named tensors."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from asycmst.encoders import FrameEncoder
+from asycmst.inference.folding import fold_norms
 from asycmst.training.networks import config_of
 from asycmst_ops import decomposition_table
 
@@ -69,6 +72,15 @@ def random_clips(
     if lengths:
         clips.append(frames - torch.arange(batch) % frames)
     return tuple(clips)
+
+
+def without_norms(model: nn.Module) -> nn.Module:
+    """A copy whose frame encoders have taken the batch norms up in their convolutions."""
+    copied = copy.deepcopy(model)
+    for part in list(copied.modules()):
+        if isinstance(part, FrameEncoder):
+            fold_norms(part.trunk)
+    return copied
 
 
 @torch.no_grad()

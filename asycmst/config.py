@@ -18,7 +18,7 @@ FeedForward = Literal["residual", "literal"]
 Fusion = Literal["sum", "mean"]
 Diagnosis = Literal["softmax", "sigmoid"]
 CeusTask = Literal["fss"]
-BusTask = Literal["dice"]
+BusTask = Literal["dice", "saliency"]
 Branch = Literal["lower", "upper"]
 TaskPlace = Literal["branch", "modality"]
 DiceScope = Literal["frame", "sample", "batch"]
@@ -78,7 +78,9 @@ class AsyCMSTConfig(NetworkConfig):
         diagnosis: Two logits ("softmax", Eq 16), or one, the log odds of malignancy beside a
             constant 0 ("sigmoid").
         ceus_task: "fss", frame self-sorting (Eq 1-4), or None.
-        bus_task: "dice", nodule segmentation (Eq 5), or None.
+        bus_task: "dice", nodule segmentation (Eq 5); "saliency", for data without masks, in which
+            the decoder learns to mark what is dark for its depth (`asycmst.self_supervision`); or
+            None.
         task_place: Frame self-sorting in the upper and segmentation in the lower branch whatever
             they see ("branch": the masks are then those of the lower branch's clip), or with the
             modality they were made for ("modality").
@@ -200,6 +202,11 @@ class AsyCMSTConfig(NetworkConfig):
         if self.task_place == "modality" and self.lower != "bus":
             return "upper"
         return "lower"
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the segmentation is learned from masks."""
+        return self.segments_nodule and self.bus_task == "dice"
 
     @property
     def segmented_modality(self) -> Modality:
@@ -324,6 +331,11 @@ def _check_combinations(config: AsyCMSTConfig) -> None:
                     f"task_place 'modality' keeps {task} with {wanted.upper()}, which neither "
                     f"branch sees; set {task} to None or task_place to 'branch'"
                 )
+    if config.bus_task == "saliency" and config.segmented_modality != "bus":
+        raise ValueError(
+            "bus_task 'saliency' marks dark nodules of B-mode, the segmented branch sees "
+            f"{config.segmented_modality.upper()}; set bus_task to None"
+        )
     if config.emulate_layout and (config.sorts_frames or config.segments_nodule):
         raise ValueError(
             "emulate_layout mixes the frames of a clip, so none of them can be scored or "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asycmst.config import AsyCMSTConfig
 from asycmst.model import AsyCMSTOutput
+from asycmst.self_supervision import NODULES, SaliencyObjective
 from asycmst_ops import fss_ranking_loss
 
 _EPSILON = 1e-6  # of Eq 5
@@ -28,7 +29,8 @@ class AsyCMSTLoss(nn.Module):
 
     L_Diag is the two-class cross entropy (Eq 16), L_FSS the ranking loss of the frame scores
     (Eq 3-4), L_Seg the Dice loss (Eq 5) of each annotated frame, of the annotated frames of each
-    sample together, or of those of the whole batch; several losses are averaged.
+    sample together, or of those of the whole batch; several losses are averaged. Without masks
+    the saliency losses of each frame can take the place of L_Seg.
 
     Args:
         config: Weights, clamp and the scope of Dice; None is `AsyCMSTConfig.paper()`.
@@ -47,6 +49,7 @@ class AsyCMSTLoss(nn.Module):
         self.fss_clamp = config.fss_clamp
         self.fss_weight = config.fss_weight
         self.segmentation_weight = config.segmentation_weight
+        self.saliency = NODULES if config.bus_task == "saliency" else None
         self.pieces = _PIECES[config.dice_scope]
         self.dice = DiceLoss(smooth_nr=_EPSILON, smooth_dr=_EPSILON, reduction="none")
         weights = None if class_weights is None else torch.tensor(class_weights)
@@ -59,6 +62,8 @@ class AsyCMSTLoss(nn.Module):
         mask: Tensor | None = None,
         mask_valid: Tensor | None = None,
         frame_lengths: Tensor | None = None,
+        *,
+        bus: Tensor | None = None,
     ) -> AsyCMSTLosses:
         """Losses of a batch, computed in float32 or, for float64 outputs, in float64.
 
@@ -71,6 +76,8 @@ class AsyCMSTLoss(nn.Module):
                 frames add nothing to loss and gradient, whatever their mask holds. Without an
                 annotated frame the segmentation loss is 0 and still has a graph.
             frame_lengths: As the model had it; pairs and masks on padding are left out.
+            bus: The clip (B, 3, T, H', W') that the model saw; only the saliency losses of
+                `bus_task` "saliency" look at it, and they at no mask.
 
         Raises:
             TypeError: `label` is not integer or `mask_valid` not bool.
@@ -86,7 +93,11 @@ class AsyCMSTLoss(nn.Module):
                 output.frame_scores, clamp=self.fss_clamp, lengths=frame_lengths
             )
         if output.mask_logits is not None:
-            segmentation = self._segmentation(output.mask_logits, mask, mask_valid, frame_lengths)
+            segmentation = (
+                self._segmentation(output.mask_logits, mask, mask_valid, frame_lengths)
+                if self.saliency is None
+                else self._marking(self.saliency, output.mask_logits, bus, frame_lengths)
+            )
         total = diagnosis + self.fss_weight * fss + self.segmentation_weight * segmentation
         return AsyCMSTLosses(total, diagnosis, fss, segmentation)
 
@@ -106,7 +117,27 @@ class AsyCMSTLoss(nn.Module):
         samples = torch.ones_like(label, dtype=torch.float32)
         weights = samples if self.class_weights is None else self.class_weights[label]
         pieces = self.pieces(mask_valid[:, :, None, None]).flatten(1).any(1)
-        return torch.stack((weights.sum(), samples.sum(), pieces.sum().float()))
+        marked = pieces.sum().float() if self.saliency is None else samples.sum()
+        return torch.stack((weights.sum(), samples.sum(), marked))
+
+    @staticmethod
+    def _marking(
+        objective: SaliencyObjective,
+        mask_logits: Tensor,
+        bus: Tensor | None,
+        frame_lengths: Tensor | None,
+    ) -> Tensor:
+        """The saliency losses, a mean over frames."""
+        if bus is None:
+            raise ValueError("bus_task 'saliency' compares with the B-mode clip; give bus")
+        saliency = _widen(mask_logits).sigmoid().flatten(0, 1)
+        images = bus.transpose(1, 2).flatten(0, 1).to(saliency.dtype)
+        per_frame = objective.total(objective.terms(images, saliency))
+        if frame_lengths is None:
+            return per_frame.mean()
+        index = torch.arange(mask_logits.shape[1], device=frame_lengths.device)
+        real = (index < frame_lengths.clamp(min=1)[:, None]).flatten()
+        return torch.where(real, per_frame, 0).sum() / real.sum()
 
     def _segmentation(
         self,

@@ -67,6 +67,21 @@ class NetworkConfig:
         return False
 
     @property
+    def learns_masks(self) -> bool:
+        """Whether its segmentation is learned from masks, and means nothing without."""
+        return self.segments_nodule
+
+    @property
+    def reads_ceus(self) -> bool:
+        """Whether it needs the contrast clip; else a B-mode image is enough."""
+        return True
+
+    @property
+    def mixes_frames(self) -> bool:
+        """Whether frames are read together; else `frames` of each clip are trained on."""
+        return True
+
+    @property
     def segmented_modality(self) -> Literal["bus", "ceus"]:
         """The clip whose nodule masks the network is given."""
         return "bus"

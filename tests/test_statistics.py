@@ -35,7 +35,10 @@ def scored(size: int = 60, seed: int = 0, **other: Any) -> Scored:
         "labels": labels,
         "probabilities": np.round(1 / (1 + np.exp(-values)), 2),
         "patients": np.arange(size) // 2,
-        "dice": np.where(present, generator.random(size), np.nan),
+        **{
+            name: np.where(present, generator.random(size), np.nan)
+            for name in ("dice", "pointing", "centre_dice", "centre_pointing")
+        },
         "frame_order": np.full(size, np.nan),
     }
     return Scored(**(content | other))
@@ -55,7 +58,10 @@ def by_sklearn(
         "specificity": recall_score(labels, called, pos_label=0),
         "precision": precision_score(labels, called, **how),
         "f1": f1_score(labels, called, **how),
-        "dice": np.nanmean(test.dice[drawn]),
+        **{
+            name: np.nanmean(getattr(test, name)[drawn])
+            for name in ("dice", "pointing", "centre_dice", "centre_pointing")
+        },
     }
 
 

@@ -13,6 +13,7 @@ from asycmst.data.cached import CachedDataset
 from asycmst.data.clips import Clip, View, clip_to_tensor
 from asycmst.data.masks import Masks, sampled_masks
 from asycmst.data.pairs import duration_note, load_pair
+from asycmst.data.single_image import load_image
 from asycmst.network_config import NetworkConfig
 
 
@@ -34,6 +35,11 @@ class CaseClips(NamedTuple):
     notes: tuple[str, ...] = ()
     annotated: NDArray[np.bool_] | None = None
 
+    @property
+    def is_image(self) -> bool:
+        """Whether there is a B-mode image alone."""
+        return self.ceus is self.bus
+
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of this one pair, each (1, 3, T, H, W), float32 in [0, 1]."""
         return clip_to_tensor(self.bus)[None], clip_to_tensor(self.ceus)[None]
@@ -42,7 +48,7 @@ class CaseClips(NamedTuple):
 def read_case(
     config: NetworkConfig,
     bus: str | os.PathLike[str],
-    ceus: str | os.PathLike[str],
+    ceus: str | os.PathLike[str] | None,
     bus_view: View | None = None,
     ceus_view: View | None = None,
     *,
@@ -50,10 +56,18 @@ def read_case(
 ) -> CaseClips:
     """Read two clips as a model of `config` takes them, sampled to common moments.
 
+    Without `ceus`, for a network that does not read it, `bus` is an image or the middle frame of
+    a clip, which then stands for both.
+
     Each note of a reader is also given as one warning. Args and errors are those of
     :func:`asycmst.data.pairs.load_pair` and, with `masks` of the B-mode clip, of
     :func:`asycmst.data.masks.sampled_masks`.
     """
+    if ceus is None:
+        if config.reads_ceus:
+            raise ValueError("the network reads the contrast clip too; give --ceus")
+        image = load_image(bus, config.frame_size, view=bus_view)
+        return CaseClips(image, image, same=False)
     pair = load_pair(
         bus,
         ceus,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from asycmst.analysis.predict_dataset import Predictions, predict_dataset
@@ -228,9 +229,16 @@ def _fold(
             patients=np.array([owner[id_] for id_ in test.ids], dtype=np.int64),
             dice=np.array(test.dice),
             frame_order=np.array(test.frame_order),
+            **_localised(test),
         ),
         thresholds=_thresholds(validation, sensitivity),
     )
+
+
+def _localised(test: Predictions) -> dict[str, NDArray[np.float64]]:
+    found = test.localisation or []
+    names = ("pointing", "centre_dice", "centre_pointing")
+    return {name: np.array([getattr(case, name) for case in found]) for name in names}
 
 
 def _thresholds(validation: Predictions, sensitivity: float) -> dict[Rule, float]:

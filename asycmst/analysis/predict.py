@@ -40,7 +40,7 @@ class Prediction:
             the clip that its segmented branch sees (BUS in the paper's model); None where the
             model has no segmentation.
         bus_frames: T frame numbers taken from the BUS source, from 0.
-        ceus_frames: T frame numbers taken from the CEUS source, from 0.
+        ceus_frames: T frame numbers taken from the CEUS source, from 0; none without one.
         bus_times_s: seconds of the BUS frames after the first of the source; None if unknown.
         ceus_times_s: the same for the CEUS frames.
         trained_on: what the checkpoint says its model was trained on, or None.
@@ -70,7 +70,7 @@ class Prediction:
 def predict(
     checkpoint: str | os.PathLike[str],
     bus: str | os.PathLike[str],
-    ceus: str | os.PathLike[str],
+    ceus: str | os.PathLike[str] | None,
     out: str | os.PathLike[str] | None = None,
     *,
     bus_view: View | None = None,
@@ -83,7 +83,8 @@ def predict(
         checkpoint: a file of :func:`asycmst.training.checkpoint.save_checkpoint`.
         bus: the B-mode clip, anything :func:`asycmst.data.clips.load_clip` reads.
         ceus: the contrast clip of the same time. The same file as `bus` where scanner or export
-            put both side by side, with the two views.
+            put both side by side, with the two views. None for a network of B-mode images; then
+            `bus` may be an image, and of a clip the middle frame is read.
         out: a folder for prediction.json and attention.png, made when missing; None writes
             nothing. The two files appear together or not at all; of another network than AsyCMST
             there is no picture.
@@ -126,7 +127,8 @@ def predict_clips(
     """
     output = prepare_model(model)(*clips.tensors())
     warnings = []
-    if output.mask_logits is not None and meta.get("has_masks") is False:
+    learns_masks = config_of(model).learns_masks
+    if output.mask_logits is not None and learns_masks and meta.get("has_masks") is False:
         output = output._replace(mask_logits=None)
         warnings.append("the model was trained without masks: it has no segmentation")
     trained_on = meta.get("trained_on")
@@ -136,9 +138,9 @@ def predict_clips(
         frame_scores=None if output.frame_scores is None else output.frame_scores[0].tolist(),
         mask_area_fraction=_area_fraction(output),
         bus_frames=clips.bus.source_indices.tolist(),
-        ceus_frames=clips.ceus.source_indices.tolist(),
+        ceus_frames=[] if clips.is_image else clips.ceus.source_indices.tolist(),
         bus_times_s=_seconds(clips.bus),
-        ceus_times_s=_seconds(clips.ceus),
+        ceus_times_s=None if clips.is_image else _seconds(clips.ceus),
         trained_on=None if trained_on is None else str(trained_on),
         plumbing_check=clips.same or synthetic,
         warnings=[*_warnings(clips, str(trained_on) if synthetic else None), *warnings],
@@ -175,7 +177,7 @@ def _seconds(clip: Clip) -> list[float] | None:
 
 def _warnings(clips: CaseClips, synthetic: str | None) -> list[str]:
     found = []
-    named = [("BUS", clips.bus), ("CEUS", clips.ceus)]
+    named = [("BUS", clips.bus)] if clips.is_image else [("BUS", clips.bus), ("CEUS", clips.ceus)]
     if clips.same:
         named = [("BUS and CEUS", clips.bus)]
         found.append("BUS and CEUS are the same clip: a plumbing check, no diagnosis")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from asycmst.analysis.metrics import dice
+from asycmst.analysis.localisation import NOWHERE, Localisation, localise
 from asycmst.data.samples import Item
 from asycmst.inference.prepare import prepare_model
 
@@ -27,6 +27,8 @@ class Predictions(NamedTuple):
             single frame.
         features: what the classifier sees of each case (Section 3.4), D numbers; None where they
             were not kept.
+        localisation: how well the segmentation or saliency map finds the nodule of each case,
+            beside a guess; None where it was not kept.
     """
 
     ids: list[str]
@@ -35,6 +37,7 @@ class Predictions(NamedTuple):
     dice: list[float]
     frame_order: list[float]
     features: list[list[float]] | None = None
+    localisation: list[Localisation] | None = None
 
 
 def predict_dataset(
@@ -54,18 +57,20 @@ def predict_dataset(
     """
     prepared = prepare_model(model)
     features: list[list[float]] = []
-    result = Predictions([], [], [], [], [], features)
+    found: list[Localisation] = []
+    result = Predictions([], [], [], [], [], features, found)
     loader: DataLoader[Item] = DataLoader(dataset, batch)
     for items in loader:
         output = prepared(items["bus"], items["ceus"])
         result.ids.extend(items["id"])
         result.labels.extend(items["label"].tolist())
         result.probabilities.extend(output.logits.softmax(dim=1)[:, 1].tolist())
-        result.dice.extend(_dice(output.mask_logits, items["mask"], items["mask_valid"]))
+        found.extend(_localised(output.mask_logits, items["mask"], items["mask_valid"]))
         result.frame_order.extend(_frame_order(output.frame_scores, len(items["id"])))
         features.extend(output.features.tolist())
         if report is not None:
             report(len(result.ids))
+    result.dice.extend(case.dice for case in found)
     return result
 
 
@@ -83,14 +88,10 @@ def kendall_tau(scores: Tensor) -> Tensor:
     return (scores[:, later] - scores[:, earlier]).sign().double().mean(dim=1)
 
 
-def _dice(logits: Tensor | None, truth: Tensor, annotated: Tensor) -> list[float]:
+def _localised(logits: Tensor | None, truth: Tensor, annotated: Tensor) -> list[Localisation]:
     if logits is None:
-        return [math.nan] * len(truth)
-    found = logits.cpu() > 0
-    return [
-        float(dice(one[frames], mask[frames])) if frames.any() else math.nan
-        for one, mask, frames in zip(found, truth, annotated, strict=True)
-    ]
+        return [NOWHERE] * len(truth)
+    return [localise(*case) for case in zip(logits.cpu(), truth, annotated, strict=True)]
 
 
 def _frame_order(scores: Tensor | None, cases: int) -> list[float]:

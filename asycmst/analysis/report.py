@@ -32,6 +32,9 @@ TITLES = {
     "precision": "Precision",
     "f1": "F1",
     "dice": "Dice",
+    "pointing": "Pointing game",
+    "centre_dice": "Dice of a disc at the centre",
+    "centre_pointing": "Pointing game of the centre",
     "frame_order": "Frame order (tau)",
 }
 _SHOWN = ("frames", "frame_size", "encoder", "dim", "layers", "heads", "cross_attention", "stsa")

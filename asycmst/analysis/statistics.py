@@ -17,7 +17,7 @@ from asycmst.analysis.metrics import weighted_auc
 Average = Literal["binary", "macro"]
 Floats = NDArray[np.float64]
 
-# In the order of tables; the last two only where the model has the task.
+# In the order of tables; from "dice" on only where the model has the task.
 SCORES = (
     "auc",
     "accuracy",
@@ -26,6 +26,9 @@ SCORES = (
     "precision",
     "f1",
     "dice",
+    "pointing",
+    "centre_dice",
+    "centre_pointing",
     "frame_order",
 )
 
@@ -41,6 +44,9 @@ class Scored(NamedTuple):
         patients: int64, equal for cases of one patient, also across test sets.
         dice: overlap of each case, NaN where there is none.
         frame_order: Kendall's tau of each case, NaN where there is none.
+        pointing: the pointing game of each case, NaN where there is none; None as NaN for all.
+        centre_dice: overlap of a disc at the centre of the image, likewise.
+        centre_pointing: the pointing game of the centre, likewise.
     """
 
     labels: NDArray[np.int64]
@@ -48,6 +54,9 @@ class Scored(NamedTuple):
     patients: NDArray[np.int64]
     dice: Floats
     frame_order: Floats
+    pointing: Floats | None = None
+    centre_dice: Floats | None = None
+    centre_pointing: Floats | None = None
 
 
 class Interval(NamedTuple):
@@ -186,8 +195,8 @@ def _scores(
     both = (tp + fn > 0) & (tn + fp > 0)
     found = {name: np.where(both, values, np.nan) for name, values in found.items()}
     return found | {
-        "dice": _mean(test.dice, counts),
-        "frame_order": _mean(test.frame_order, counts),
+        name: _mean(getattr(test, name), counts)
+        for name in ("dice", "pointing", "centre_dice", "centre_pointing", "frame_order")
     }
 
 
@@ -195,8 +204,10 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def _mean(values: Floats, counts: NDArray[np.int64]) -> Floats:
+def _mean(values: Floats | None, counts: NDArray[np.int64]) -> Floats:
     """Weighted mean over the cases that have a value."""
+    if values is None:
+        return np.full(len(counts), np.nan)
     present = ~np.isnan(values)
     total = (counts @ present.astype(np.int64)).astype(np.float64)
     weighted = counts @ np.where(present, values, 0.0)

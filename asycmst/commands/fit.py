@@ -35,8 +35,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="the network: asycmst, early-fusion, r2plus1d, vivit, or MODULE:NAME of your own, "
-        "whose code then runs (what the file names, or asycmst)",
+        help="the network: asycmst, early-fusion, r2plus1d, vivit, saliency, or MODULE:NAME of "
+        "your own, whose code then runs (what the file names, or asycmst)",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run")
     parser.add_argument(

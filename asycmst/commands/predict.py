@@ -24,7 +24,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_networks(parser)
     parser.add_argument("--bus", type=Path, required=True, help="the B-mode clip")
-    parser.add_argument("--ceus", type=Path, required=True, help="the contrast clip")
+    parser.add_argument(
+        "--ceus", type=Path, help="the contrast clip; leave it out for a model of B-mode images"
+    )
     for name in ("bus", "ceus"):
         parser.add_argument(
             f"--{name}-view",

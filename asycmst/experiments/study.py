@@ -105,7 +105,7 @@ def execute(run: Run, send: Send) -> Outcome:
 
     def build() -> AsyCMST | EarlyFusion:
         model = build_model(run.design, run.config)
-        if model.mask_decoder is not None:
+        if model.mask_decoder is not None and run.config.learns_masks:
             start_at_base_rate(model.mask_decoder, train)
         return model
 

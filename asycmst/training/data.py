@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asycmst.config import Modality
+from asycmst.data.images import ImagesOfClips
 from asycmst.data.label_noise import InvertedLabels, inverted_cases
 from asycmst.data.samples import LabelledDataset, PhantomDataset, split_seed
 from asycmst.network_config import NetworkConfig
@@ -45,7 +46,7 @@ class TrainingData(NamedTuple):
 def open_data(
     settings: DataSettings, model: NetworkConfig, stage: Callable[[str], None] = lambda text: None
 ) -> TrainingData:
-    """The samples that `settings` name.
+    """The samples that `settings` name, frames of them for a network that does not mix frames.
 
     Args:
         settings: of the data.
@@ -59,7 +60,8 @@ def open_data(
     if settings.phantom is not None:
         _check_sizes("the phantom", settings.phantom.frames, settings.phantom.size, model)
         stage("drawing phantoms")
-        return _noisy(settings, _draw(settings.phantom, model.segmented_modality), stage)
+        drawn = _draw(settings.phantom, model.segmented_modality)
+        return _noisy(settings, _images(drawn, model), stage)
     if settings.cache is None:
         raise ValueError(
             "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
@@ -88,7 +90,16 @@ def open_data(
         list(split.validation),
         f"{settings.cache}, {source}",
     )
-    return _noisy(settings, clean, stage)
+    return _noisy(settings, _images(clean, model), stage)
+
+
+def _images(clips: TrainingData, model: NetworkConfig) -> TrainingData:
+    if model.mixes_frames:
+        return clips
+    return clips._replace(
+        train=ImagesOfClips(clips.train, model.frames),
+        validation=ImagesOfClips(clips.validation, model.frames),
+    )
 
 
 def _noisy(
@@ -137,7 +148,8 @@ def _check_sizes(
     name: str, frames: int, frame_size: int | Sequence[int], model: NetworkConfig
 ) -> None:
     height, width = (frame_size, frame_size) if isinstance(frame_size, int) else tuple(frame_size)
-    if frames > model.frames or (height, width) != model.frame_size:
+    too_long = model.mixes_frames and frames > model.frames
+    if too_long or (height, width) != model.frame_size:
         raise ValueError(
             f"{name} has {frames} frames of {height} x {width}, the model takes {model.frames} of "
             f"{model.frame_size[0]} x {model.frame_size[1]}; set model.frames={frames} and "

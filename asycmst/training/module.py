@@ -130,9 +130,8 @@ class DiagnosisModule(LightningModule):  # type: ignore[misc]  # Lightning is un
             return  # the batch of another process, so that all of them make as many calls
         output: AsyCMSTOutput = self.model(batch["bus"], batch["ceus"])
         label = batch["label"]
-        self.validation_loss.update(
-            self.loss(output, label, batch["mask"], batch["mask_valid"]).total, weight=len(label)
-        )
+        losses = self.loss(output, label, batch["mask"], batch["mask_valid"], bus=batch["bus"])
+        self.validation_loss.update(losses.total, weight=len(label))
         self.validation_accuracy.update(output.logits.argmax(dim=1) == label)
         self.validation_auc.update(output.logits.softmax(dim=1)[:, 1], label)
 

@@ -14,6 +14,9 @@ from asycmst.config import AsyCMSTConfig
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 from asycmst.network_config import NetworkConfig
+from asycmst.saliency.config import SaliencyConfig
+from asycmst.saliency.loss import SaliencyLoss
+from asycmst.saliency.model import SaliencyDualAttention
 from asycmst.training.parts import DividedLoss
 from asycmst.training.recipe import Recipe
 
@@ -25,6 +28,11 @@ def paper_loss(config: NetworkConfig, recipe: Recipe) -> AsyCMSTLoss:
     """
     weights = config if isinstance(config, AsyCMSTConfig) else None
     return AsyCMSTLoss(weights, recipe.class_weights)
+
+
+def saliency_loss(config: SaliencyConfig, recipe: Recipe) -> SaliencyLoss:
+    """Cross entropy and the saliency losses of `config`."""
+    return SaliencyLoss(config, recipe.class_weights)
 
 
 class Network(NamedTuple):
@@ -50,6 +58,7 @@ BUILT_IN: Mapping[str, Network] = {
     "early-fusion": Network(EarlyFusionConfig, EarlyFusion),
     "r2plus1d": Network(R2Plus1DConfig, R2Plus1D),
     "vivit": Network(ViViTConfig, ViViT),
+    "saliency": Network(SaliencyConfig, SaliencyDualAttention, saliency_loss),
 }
 
 

@@ -28,6 +28,8 @@ class DividedLoss(Protocol):
         label: Tensor,
         mask: Tensor | None = None,
         mask_valid: Tensor | None = None,
+        *,
+        bus: Tensor | None = None,
     ) -> AsyCMSTLosses: ...
 
     def divisors(self, label: Tensor, mask_valid: Tensor) -> Tensor: ...
@@ -80,7 +82,7 @@ def loss_of_part(
     loss: DividedLoss, output: AsyCMSTOutput, part: Item, share: Tensor | None
 ) -> AsyCMSTLosses:
     """The losses of a part, scaled so that their mean over all parts is that of the batch."""
-    losses = loss(output, part["label"], part["mask"], part["mask_valid"])
+    losses = loss(output, part["label"], part["mask"], part["mask_valid"], bus=part["bus"])
     if share is None:
         return losses
     diagnosis, fss, segmentation = (x * share[i] for i, x in enumerate(losses[1:]))

@@ -169,7 +169,7 @@ def _earlier_state(folder: Path, settings: FitSettings) -> TrainingState | None:
 def _untrained(settings: FitSettings, data: TrainingData) -> nn.Module:
     model = build(settings.model)
     parts = list(model.modules())
-    if data.train.nodule_share() > 0:
+    if settings.model.learns_masks and data.train.nodule_share() > 0:
         for decoder in (part for part in parts if isinstance(part, MaskDecoder)):
             start_at_base_rate(decoder, data.train)
     weights = settings.run.imagenet_weights

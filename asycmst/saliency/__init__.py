@@ -1,0 +1,1 @@
+"""The second model: diagnosis of single B-mode images, guided by a saliency map."""

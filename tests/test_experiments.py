@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -86,6 +87,14 @@ def test_a_grid_is_run_once_and_its_table_made_again(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.ckpt")} == weights
 
 
+def test_fig_10_shows_cases_of_both_classes(tmp_path: Path) -> None:
+    files = run_experiments(["gradcam"], study(tmp_path), console=Console(file=io.StringIO()))
+    assert [file.name for file in files] == ["fig-10-thyroid.png", "fig-10-thyroid.svg"]
+    assert files[0].read_bytes().startswith(b"\x89PNG") and files[0].stat().st_size > 20000
+    (features,) = runs(tmp_path)[0].glob("test-*.npy")
+    assert np.load(features).shape == (24, 16)
+
+
 @pytest.mark.usefixtures("two")
 def test_a_run_that_diverges_stays_failed_and_the_others_go_on(tmp_path: Path) -> None:
     chosen = study(tmp_path)
@@ -159,7 +168,9 @@ def results(*accuracies: float, row: str = "a", first: int = 0) -> dict[Place, A
         names = [f"{repeat}-{i}" for i in range(10)]
         nothing = [math.nan] * 10
         answers = Predictions(names, labels, chance, nothing, nothing)
-        found[Place(row, "Thyroid", repeat)] = Answered(answers, names, 7, 1, 1.0)
+        found[Place(row, "Thyroid", repeat)] = Answered(
+            answers, names, 7, 1, 1.0, Path(), Path("features.npy")
+        )
     return found
 
 

@@ -5,8 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from asycmst.experiments import ablation, strategies
-from asycmst.experiments.grid import Place, grid_of, run_name, tasks_of
+from asycmst.config import AsyCMSTConfig
+from asycmst.experiments import (
+    ablation,
+    comparison,
+    features,
+    noise,
+    placement,
+    strategies,
+    swap,
+    timing,
+    transfer,
+    weights,
+)
+from asycmst.experiments.grid import Place, Trial, grid_of, run_name, tasks_of
 from asycmst.experiments.sizes import make_study
 from asycmst.training.settings import FitSettings
 
@@ -24,6 +36,75 @@ def test_tables_4_and_5_share_the_runs_that_are_the_same() -> None:
     assert len(tasks_of([four, five], Path("out"))) == (8 + 6 - 2) * 2 * 2
 
 
+def same(one: Trial, other: Trial) -> bool:
+    """Whether two tables have a run in common."""
+    first, second = run_name(one.settings), run_name(other.settings)
+    return first == second and one.test.key == other.test.key
+
+
+def test_figures_have_their_ends_and_middles_in_common_with_the_tables() -> None:
+    full = ablation.grid(STUDY)[Place("ACMST+FSS+NS", "Thyroid", 0)]
+    apart = ablation.grid(STUDY)[Place("FSS+NS", "Thyroid", 0)]
+    for grid, row in (
+        (comparison.grid(STUDY), "AsyCMST"),
+        (swap.grid(STUDY), "AsyCMST, CEUS+BUS"),
+        (placement.grid(STUDY), "L1-L2"),
+        (weights.grid(STUDY), "0.4, 0.4"),
+        (noise.grid(STUDY), "clean"),
+        (features.grid(STUDY), "ACMST+FSS+NS"),
+        (timing.grid(STUDY), "AsyCMST"),
+    ):
+        assert same(grid[Place(row, "Thyroid", 0)], full), row
+    assert same(placement.grid(STUDY)[Place("none", "Thyroid", 0)], apart)
+    late = comparison.grid(STUDY)[Place("ViViT", "Breast", 1)]
+    assert same(swap.grid(STUDY)[Place("ViViT, CEUS+BUS", "Breast", 1)], late)
+
+
+def test_a_transfer_is_another_test_of_the_same_training() -> None:
+    """Table 3: trained on breast, tested on thyroid, and the other way round."""
+    there, here = transfer.grid(STUDY), comparison.grid(STUDY)
+    trial = there[Place("AsyCMST", "Breast → Thyroid", 1)]
+    trained = here[Place("AsyCMST", "Breast", 1)]
+    assert run_name(trial.settings) == run_name(trained.settings)
+    assert trial.test.key == here[Place("AsyCMST", "Thyroid", 1)].test.key
+    assert trial.test.phantom is not None and trial.test.phantom.domain == "thyroid"
+    tasks = tasks_of([there, here], Path("out"))
+    assert len(tasks) == len(here) and all(len(task.tests) == 2 for task in tasks.values())
+
+
+def test_a_transfer_needs_two_data_sets() -> None:
+    with pytest.raises(ValueError, match="a transfer needs two data sets: give --other-data"):
+        transfer.grid(replace(STUDY, sources=STUDY.sources[:1]))
+
+
+def test_fig_14_has_each_weight_with_each_on_the_first_data_set() -> None:
+    grid = weights.grid(make_study("demo", Path("out"), repeats=1))
+    assert len(grid) == 25 and {place.column for place in grid} == {"Thyroid"}
+    model = grid[Place("0.1, 1.6", "Thyroid", 0)].settings.model
+    assert isinstance(model, AsyCMSTConfig)
+    assert (model.fss_weight, model.segmentation_weight) == (0.1, 1.6)
+
+
+def test_fig_13_goes_from_no_layer_to_all_of_them() -> None:
+    grid = placement.grid(make_study("paper", Path("out"), repeats=1))
+    found = [
+        trial.settings.model.cross_attention_layers
+        for place, trial in grid.items()
+        if place.column == "Breast" and isinstance(trial.settings.model, AsyCMSTConfig)
+    ]
+    assert found == [tuple(range(1, n + 1)) for n in range(7)]
+
+
+def test_noise_is_in_the_training_data_alone() -> None:
+    grid = noise.grid(STUDY)
+    clean = grid[Place("clean", "Breast", 0)]
+    flipped = grid[Place("20% of labels inverted", "Breast", 0)]
+    shrunk = grid[Place("shrunk by 15%", "Breast", 0)]
+    assert flipped.settings.data.label_noise == 0.2
+    assert shrunk.settings.data.contour_noise == "shrink"
+    assert flipped.test == shrunk.test == clean.test
+
+
 def test_the_eight_rows_of_table_4_switch_their_modules() -> None:
     grid = ablation.grid(STUDY)
     found = {
@@ -31,6 +112,7 @@ def test_the_eight_rows_of_table_4_switch_their_modules() -> None:
         for place, trial in grid.items()
         if place[1:] == ("Thyroid", 0)
         for m in [trial.settings.model]
+        if isinstance(m, AsyCMSTConfig)
     }
     assert len(found) == len(ablation.ROWS) == 8
     assert next(iter(ablation.ROWS)) == "none" and list(ablation.ROWS)[-1] == "ACMST+FSS+NS"

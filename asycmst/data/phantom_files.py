@@ -88,7 +88,7 @@ def write_phantom(
         rows = []
         for index in range(cases):
             sample = make_phantom(config, seed, index)
-            age, sex = _age_and_sex(config, seed, index)
+            age, sex = age_and_sex(config, seed, index)
             row = _write_case(staging, f"case{index:04d}", index, sample, kind, masks)
             rows.append(row._replace(age=age, sex=sex))
             report(index + 1)
@@ -205,7 +205,7 @@ def _write_masks(folder: Path, mask: NDArray[np.bool_]) -> None:
         Image.fromarray(mask[number].astype(np.uint8) * 255).save(folder / f"{number:05d}.png")
 
 
-def _age_and_sex(config: PhantomConfig, seed: int, index: int) -> tuple[int, str]:
+def age_and_sex(config: PhantomConfig, seed: int, index: int) -> tuple[int, str]:
     """Independent of the class and of the images, and much like the ranges of Table 1."""
     draws = np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=(100,)))
     age = int(np.clip(draws.normal(47, 13), 10, 88))

@@ -6,7 +6,20 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from asycmst.experiments import ablation, strategies
+from asycmst.experiments import (
+    ablation,
+    comparison,
+    datasets,
+    features,
+    gradcam,
+    noise,
+    placement,
+    strategies,
+    swap,
+    timing,
+    transfer,
+    weights,
+)
 from asycmst.experiments.grid import Grid, Place, Study, Trial, run_name, tasks_of
 from asycmst.experiments.grid_console import grid_display
 from asycmst.experiments.records import Outcome, outcome
@@ -23,8 +36,18 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
+    "dataset": Experiment(datasets.grid, datasets.report),
+    "comparison": Experiment(comparison.grid, comparison.report),
+    "transfer": Experiment(transfer.grid, transfer.report),
     "ablation": Experiment(ablation.grid, ablation.report),
+    "tsne": Experiment(features.grid, features.report),
+    "swap": Experiment(swap.grid, swap.report),
+    "gradcam": Experiment(gradcam.grid, gradcam.report),
     "strategies": Experiment(strategies.grid, strategies.report),
+    "noise": Experiment(noise.grid, noise.report),
+    "placement": Experiment(placement.grid, placement.report),
+    "weights": Experiment(weights.grid, weights.report),
+    "timing": Experiment(timing.grid, timing.report),
 }
 
 

@@ -251,13 +251,14 @@ def _words(settings: FitSettings) -> list[str]:
     data, model = settings.data, settings.model
     source = "data" if data.cache is None else data.cache.name
     words = [_word(source if data.phantom is None else data.phantom.domain)]
-    if not isinstance(model, AsyCMSTConfig):
-        words.append(_word(name_of(model)))
-    else:
+    if type(model) is AsyCMSTConfig:
         words.append(model.cross_attention or "none")
         words += ["fss"] * model.sorts_frames + ["ns"] * model.segments_nodule
-        if (model.upper, model.lower) != ("ceus", "bus"):
-            words.append(f"{model.upper}-{model.lower}")
+    else:
+        words.append(_word(name_of(model)))
+    seen = getattr(model, "upper", "ceus"), getattr(model, "lower", "bus")
+    if seen != ("ceus", "bus"):
+        words.append("-".join(seen))
     return [*words, f"s{settings.run.seed}"]
 
 

@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from asycmst.analysis.predict_dataset import Predictions
 from asycmst.experiments.grid import HeldOut, Task
-from asycmst.files import write_text
+from asycmst.files import replacing, write_text
 
 _TRAINED, _FAILED = "trained.json", "failed.json"
 _COLUMNS = ["id", "patient", "label", "probability", "dice", "frame_order"]
@@ -32,6 +34,8 @@ class Answered(NamedTuple):
         parameters: number of the model's weights.
         best_epoch: that was tested.
         seconds: of the training, without what an earlier sitting spent.
+        folder: of the run.
+        features: file with what the classifier saw of each case, float32 (n, D).
     """
 
     answers: Predictions
@@ -39,6 +43,8 @@ class Answered(NamedTuple):
     parameters: int
     best_epoch: int
     seconds: float
+    folder: Path
+    features: Path
 
 
 class Failed(NamedTuple):
@@ -82,7 +88,13 @@ def outcome(folder: Path, key: str) -> Outcome | None:
         raise ValueError(f"{cases} is missing or damaged; delete {record} to test that run again")
     answers, patients = _read_cases(text.decode())
     return Answered(
-        answers, patients, facts["parameters"], facts["best_epoch"], float(facts["seconds"])
+        answers,
+        patients,
+        facts["parameters"],
+        facts["best_epoch"],
+        float(facts["seconds"]),
+        folder,
+        record.with_suffix(".npy"),
     )
 
 
@@ -107,16 +119,23 @@ def record_failed(folder: Path, reason: str) -> None:
     _write(folder / _FAILED, {"reason": reason})
 
 
-def record_tested(folder: Path, test: HeldOut, tested: Answered) -> None:
-    """Write the answers on a test set."""
+def record_tested(
+    folder: Path,
+    test: HeldOut,
+    found: Predictions,
+    patients: Sequence[str],
+    *,
+    parameters: int,
+    best_epoch: int,
+) -> None:
+    """Write the answers of the run in `folder` on a test set; see `Answered`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    found = tested.answers
     writer.writerows(
         zip(
             found.ids,
-            tested.patients,
+            patients,
             found.labels,
             found.probabilities,
             found.dice,
@@ -126,11 +145,13 @@ def record_tested(folder: Path, test: HeldOut, tested: Answered) -> None:
     )
     cases = text.getvalue()
     write_text(folder / f"test-{test.key}.csv", cases)
+    with replacing(folder / f"test-{test.key}.npy") as temporary:
+        np.save(temporary, np.array(found.features, np.float32))
     content = {
         "test": {"name": test.name, **test.facts()},
-        "parameters": tested.parameters,
-        "best_epoch": tested.best_epoch,
-        "seconds": round(tested.seconds, 2),
+        "parameters": parameters,
+        "best_epoch": best_epoch,
+        "seconds": seconds_trained(folder),
         "cases_sha256": hashlib.sha256(cases.encode()).hexdigest(),
     }
     _write(folder / f"test-{test.key}.json", content)

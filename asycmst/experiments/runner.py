@@ -16,7 +16,6 @@ from asycmst.data.splits import patients, read_split
 from asycmst.experiments.claims import Claim, Claims
 from asycmst.experiments.grid import HeldOut, Task
 from asycmst.experiments.records import (
-    Answered,
     Failed,
     is_finite,
     is_settled,
@@ -187,14 +186,14 @@ def _test(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
         answers = predict_dataset(model, dataset, report=lambda done: tell("testing"))
         if not is_finite(answers):
             return "the best epoch answers NaN"
-        tested = Answered(
+        record_tested(
+            task.folder,
+            test,
             answers,
             owners,
             parameters=sum(weight.numel() for weight in model.parameters()),
             best_epoch=int(meta["best_epoch"]),
-            seconds=seconds_trained(task.folder) or 0.0,
         )
-        record_tested(task.folder, test, tested)
     return None
 
 

@@ -44,6 +44,7 @@ ISA_FLAGS = {
 SOURCES = [
     "axial.cpp",
     "binding.cpp",
+    "gates.cpp",
     "isa.cpp",
     "isa_baseline.cpp",
     "parallel.cpp",

@@ -122,6 +122,37 @@ def fss_ranking(
     )
 
 
+def gates_forward(out: Tensor, x: Tensor, patch: int, split: bool, *, isa: int = 0) -> None:
+    """Fill `out` (B, C, H, W) with the gated `x`.
+
+    Args:
+        out, x: of one shape and dtype, all with contiguous rows, or all with contiguous channels.
+        patch: side of the patches of the spatial gate.
+        split: the channel gate acts on the first half of the channels, the spatial one on the
+            second half, instead of both on all.
+        isa: as in `axial_forward`.
+    """
+    _C.gates_forward(_dtype(x), _maps((out, x), patch, split), torch.get_num_threads(), isa)
+
+
+def gates_backward(
+    dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool, *, isa: int = 0
+) -> None:
+    """Fill `dx`, the gradient by `x`; the arguments are those of `gates_forward`."""
+    _C.gates_backward(_dtype(x), _maps((dx, grad, x), patch, split), torch.get_num_threads(), isa)
+
+
+def _maps(maps: Sequence[Tensor], patch: int, split: bool) -> tuple[Any, ...]:
+    x = maps[-1]
+    return (
+        x.shape,
+        min(patch, max(x.shape[2:])),  # a larger one holds the same pixels
+        x.shape[1] // 2 if split else 0,
+        int(x.stride(1) == 1 and x.stride(3) != 1),
+        *(part for each in maps for part in _grid(each)),
+    )
+
+
 def _forward(p: Forward) -> tuple[Any, ...]:
     return (
         p.dim,

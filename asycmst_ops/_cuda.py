@@ -60,6 +60,14 @@ def fss_ranking(
     ranking.fss_ranking(loss, grad, scores, lengths, clamp)
 
 
+def gates_forward(out: Tensor, x: Tensor, patch: int, split: bool) -> None:
+    _eager.gates_forward(out, x, patch, split)
+
+
+def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool) -> None:
+    _eager.gates_backward(dx, grad, x, patch, split)
+
+
 def _family(axial: Any, problems: Sequence[Forward] | Sequence[Backward]) -> Any:
     return axial if all(axial.supports(p.q, p.k, p.dim) for p in problems) else _eager
 

@@ -68,10 +68,6 @@ class Kernels(Protocol):
         self, loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
     ) -> None: ...
 
-
-class GateKernels(Protocol):
-    """The same for the gates."""
-
     def gates_forward(self, out: Tensor, x: Tensor, patch: int, split: bool) -> None: ...
 
     def gates_backward(
@@ -206,7 +202,7 @@ def _register_kernels(key: str, family: Callable[[], Kernels]) -> None:
         _LIBRARY.impl(name, kernel, key)
 
 
-def _register_gates(key: str, family: Callable[[], GateKernels]) -> None:
+def _register_gates(key: str, family: Callable[[], Kernels]) -> None:
     def run_gates(features: Tensor, patch: int, split: bool) -> Tensor:
         out = _empty_images(features)
         if out.shape[0]:
@@ -269,10 +265,13 @@ def _cpu_kernels() -> Kernels:
     return _eager
 
 
-_register_kernels("CPU", _cpu_kernels)
-_register_kernels("CUDA", lambda: _cuda)
-_register_kernels("CompositeExplicitAutograd", lambda: _eager)
-_register_gates("CompositeExplicitAutograd", lambda: _eager)
+for _key, _family in (
+    ("CPU", _cpu_kernels),
+    ("CUDA", lambda: _cuda),
+    ("CompositeExplicitAutograd", lambda: _eager),
+):
+    _register_kernels(_key, _family)
+    _register_gates(_key, _family)
 _LIBRARY.impl("fss_ranking_backward", _chain_ranking, "CompositeExplicitAutograd")
 
 for _name, _fake in (

@@ -1,7 +1,8 @@
 // Module asycmst_ops._C: plain addresses, sizes and strides in, kernels out.
 //
 // The Python launcher owns the tensors and has checked them; nothing here knows of torch. A grid
-// comes as its address and its strides over (B, T, N, H, d) in elements, a mask over (B, T, N).
+// comes as its address and its strides over (B, T, N, H, d) in elements, a mask over (B, T, N),
+// feature maps over (B, C, H, W).
 // Tuples are read through the C API: the generic casters would cost more than a small kernel.
 #include <pybind11/pybind11.h>
 
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int kGridDims = 5;
 constexpr int kMaskDims = 3;
+constexpr int kMapsDims = 4;
 // By DType.
 constexpr ElementBytes kElementBytes[kDTypes] = {{4, 4}, {8, 8}, {2, 4}, {2, 4}};
 
@@ -227,6 +229,50 @@ void fss_ranking(int dtype, std::uintptr_t loss, std::uintptr_t grad, std::uintp
     complete([&] { return run_ranking(kernel, problem, threads); });
 }
 
+Maps read_maps(TupleReader& reader) {
+    std::int64_t strides[kMapsDims];
+    Maps maps{};
+    maps.data = reader.address();
+    reader.integers(strides, kMapsDims);
+    maps.batch = strides[0];
+    maps.channel = strides[1];
+    maps.row = strides[2];
+    maps.pixel = strides[3];
+    return maps;
+}
+
+// (sizes, patch, channels under the channel gate alone, whether channels come last, then address
+// and strides over (B, C, H, W) of out x, or dx grad x)
+void gates(bool backward, int dtype, const py::tuple& maps, int threads, int isa) {
+    const GatesKernel& kernel = kernel_set(isa).gates[check_dtype(dtype)];
+    TupleReader reader(maps.ptr());
+    GatesProblem problem{};
+    std::int64_t sizes[kMapsDims];
+    reader.integers(sizes, kMapsDims);
+    problem.batches = sizes[0];
+    problem.channels = sizes[1];
+    problem.height = sizes[2];
+    problem.width = sizes[3];
+    problem.patch = reader.integer();
+    problem.channel_only = reader.integer();
+    problem.channels_last = reader.integer() != 0;
+    problem.out = read_maps(reader);
+    if (backward) {
+        problem.grad = read_maps(reader);
+    }
+    problem.x = read_maps(reader);
+    reader.finish();
+    complete([&] { return run_gates(kernel, problem, backward, threads); });
+}
+
+void gates_forward(int dtype, const py::tuple& maps, int threads, int isa) {
+    gates(false, dtype, maps, threads, isa);
+}
+
+void gates_backward(int dtype, const py::tuple& maps, int threads, int isa) {
+    gates(true, dtype, maps, threads, isa);
+}
+
 py::tuple isas() {
     const auto& sets = kernel_sets();
     py::tuple names(sets.size());
@@ -256,6 +302,10 @@ PYBIND11_MODULE(_C, module) {
                py::arg("scores"), py::arg("batches"), py::arg("frames"),
                py::arg("batch_stride"), py::arg("frame_stride"), py::arg("lengths"),
                py::arg("floor"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("gates_forward", &gates_forward, py::arg("dtype"), py::arg("maps"),
+               py::arg("threads"), py::arg("isa") = 0);
+    module.def("gates_backward", &gates_backward, py::arg("dtype"), py::arg("maps"),
+               py::arg("threads"), py::arg("isa") = 0);
     module.def("isas", &isas, "Names of the instruction sets that run here, the fastest first.");
     module.attr("compiler") = __VERSION__;
     module.attr("openmp") = has_openmp();

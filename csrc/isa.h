@@ -2,6 +2,7 @@
 #pragma once
 
 #include "axial.h"
+#include "gates.h"
 #include "ranking.h"
 
 namespace asycmst {
@@ -14,6 +15,7 @@ struct KernelSet {
     AxialKernel axial_forward[kDTypes];
     AxialKernel axial_backward[kDTypes];
     RankingKernel ranking[kDTypes];
+    GatesKernel gates[kDTypes];
 };
 
 // Kernel sets this processor can run, the fastest first.

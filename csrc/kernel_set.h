@@ -7,6 +7,7 @@
 
 #include "axial_backward.h"
 #include "axial_forward.h"
+#include "gates_kernel.h"
 #include "isa.h"
 #include "ranking_kernel.h"
 
@@ -28,6 +29,11 @@ constexpr RankingKernel ranking_kernel() {
     return {ranking_scratch<IO>, ranking_row<IO>};
 }
 
+template <class IO>
+constexpr GatesKernel gates_kernel() {
+    return {gates_tasks<IO>, gates_scratch<IO>, gates_task<false, IO>, gates_task<true, IO>};
+}
+
 }  // namespace
 }  // namespace asycmst
 
@@ -42,5 +48,7 @@ constexpr RankingKernel ranking_kernel() {
          axial_backward_kernel<Half>(), axial_backward_kernel<BFloat>()},                     \
         {ranking_kernel<float>(), ranking_kernel<double>(), ranking_kernel<Half>(),           \
          ranking_kernel<BFloat>()},                                                           \
+        {gates_kernel<float>(), gates_kernel<double>(), gates_kernel<Half>(),                 \
+         gates_kernel<BFloat>()},                                                             \
     };                                                                                        \
     }

@@ -25,6 +25,7 @@ constexpr int kRegisters = 16;
 #endif
 
 #define ASYCMST_INLINE inline __attribute__((always_inline))
+#define ASYCMST_INLINED __attribute__((always_inline))  // of a lambda, before its body
 #if defined(__clang__)
 #define ASYCMST_UNROLL _Pragma("unroll")
 #else

@@ -107,13 +107,13 @@ def test_matches_the_definition(
 
 @pytest.mark.parametrize("layout", FEATURE_LAYOUTS)
 @pytest.mark.parametrize("grad_layout", FEATURE_LAYOUTS)
-def test_any_layout(layout: Any, grad_layout: Any, device: str) -> None:
-    shape = (2, 38, 6, 9)
+@pytest.mark.parametrize("shape", [(2, 38, 6, 9), (2, 2, 5, 1), (2, 1, 1, 6)], ids=str)
+def test_any_layout(shape: Any, layout: Any, grad_layout: Any, device: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         features = make_features(shape, layout=layout, dtype=dtype, device=device)
         grad = make_features(shape, layout=grad_layout, dtype=dtype, device=device, seed=1)
         check(features, grad)
-        last = layout.endswith("channels_last")
+        last = layout.endswith("channels_last") and shape[1] > 1
         order = torch.channels_last if last else torch.contiguous_format
         found = value_and_gradient(dual_attention_gates, features, grad)
         assert all(x.is_contiguous(memory_format=order) for x in found)

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from asycmst.analysis.predict_dataset import Predictions, predict_dataset
+from asycmst.analysis.predict_dataset import (
+    Predictions,
+    localisation_scores,
+    predict_dataset,
+)
 from asycmst.analysis.statistics import Scored
 from asycmst.analysis.thresholds import RULES, Rule, choose_threshold
 from asycmst.data.samples import Item
@@ -229,16 +232,10 @@ def _fold(
             patients=np.array([owner[id_] for id_ in test.ids], dtype=np.int64),
             dice=np.array(test.dice),
             frame_order=np.array(test.frame_order),
-            **_localised(test),
+            **localisation_scores(test),
         ),
         thresholds=_thresholds(validation, sensitivity),
     )
-
-
-def _localised(test: Predictions) -> dict[str, NDArray[np.float64]]:
-    found = test.localisation or []
-    names = ("pointing", "centre_dice", "centre_pointing")
-    return {name: np.array([getattr(case, name) for case in found]) for name in names}
 
 
 def _thresholds(validation: Predictions, sensitivity: float) -> dict[Rule, float]:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -72,6 +74,15 @@ def predict_dataset(
             report(len(result.ids))
     result.dice.extend(case.dice for case in found)
     return result
+
+
+def localisation_scores(found: Predictions) -> dict[str, NDArray[np.float64] | None]:
+    """Pointing game and centre scores, shape (n,) each; None where they were not kept."""
+    names = ("pointing", "centre_dice", "centre_pointing")
+    cases = found.localisation
+    if cases is None:
+        return dict.fromkeys(names)
+    return {name: np.array([getattr(case, name) for case in cases]) for name in names}
 
 
 def kendall_tau(scores: Tensor) -> Tensor:

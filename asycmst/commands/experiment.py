@@ -22,6 +22,8 @@ STUDIES = {
     "placement": "Fig 13: cross-attention in the first n layers",
     "weights": "Fig 14: the weights of the auxiliary losses, each with each",
     "timing": "Table 6: accuracy and time per sample",
+    "centres": "saliency-guided diagnosis of B-mode images, within centres and across",
+    "without-masks": "the segmentation task with masks, with saliency instead, and left out",
 }
 _DESCRIPTION = (
     "Runs what the tables and figures of the paper show, on phantoms or on your own data. Runs "

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from asycmst.experiments import (
     ablation,
+    centres,
     comparison,
     datasets,
     features,
@@ -19,6 +20,7 @@ from asycmst.experiments import (
     timing,
     transfer,
     weights,
+    without_masks,
 )
 from asycmst.experiments.grid import Grid, Place, Study, Trial, run_name, tasks_of
 from asycmst.experiments.grid_console import grid_display
@@ -48,6 +50,8 @@ EXPERIMENTS = {
     "placement": Experiment(placement.grid, placement.report),
     "weights": Experiment(weights.grid, weights.report),
     "timing": Experiment(timing.grid, timing.report),
+    "centres": Experiment(centres.grid, centres.report),
+    "without-masks": Experiment(without_masks.grid, without_masks.report),
 }
 
 

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asycmst.analysis.localisation import NOWHERE, Localisation
 from asycmst.analysis.predict_dataset import Predictions
 from asycmst.experiments.grid import HeldOut, Task
 from asycmst.files import replacing, write_text
 
 _TRAINED, _FAILED = "trained.json", "failed.json"
-_COLUMNS = ["id", "patient", "label", "probability", "dice", "frame_order"]
+_COLUMNS = ["id", "patient", "label", "probability", "frame_order", *Localisation._fields]
 
 
 class Answered(NamedTuple):
@@ -132,17 +133,9 @@ def record_tested(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(
-        zip(
-            found.ids,
-            patients,
-            found.labels,
-            found.probabilities,
-            found.dice,
-            found.frame_order,
-            strict=True,
-        )
-    )
+    cases_found = found.localisation or [NOWHERE._replace(dice=value) for value in found.dice]
+    columns = (found.ids, patients, found.labels, found.probabilities, found.frame_order)
+    writer.writerows((*case, *place) for *case, place in zip(*columns, cases_found, strict=True))
     cases = text.getvalue()
     write_text(folder / f"test-{test.key}.csv", cases)
     with replacing(folder / f"test-{test.key}.npy") as temporary:
@@ -158,12 +151,16 @@ def record_tested(
 
 
 def _read_cases(text: str) -> tuple[Predictions, list[str]]:
-    found, patients = Predictions([], [], [], [], []), []
+    places: list[Localisation] = []
+    found, patients = Predictions([], [], [], [], [], localisation=places), []
     for row in csv.DictReader(io.StringIO(text)):
         found.ids.append(row["id"])
         found.labels.append(int(row["label"]))
         found.probabilities.append(float(row["probability"]))
-        found.dice.append(float(row["dice"]))
+        # Older records have the overlap alone.
+        place = Localisation(*(float(row.get(name, "nan")) for name in Localisation._fields))
+        places.append(place)
+        found.dice.append(place.dice)
         found.frame_order.append(float(row["frame_order"]))
         patients.append(row["patient"])
     return found, patients

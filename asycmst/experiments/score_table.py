@@ -9,7 +9,14 @@ from asycmst.experiments.grid import Columns, Study, in_dataset
 from asycmst.experiments.scores import MISSING, Difference, Results, p_text
 from asycmst.experiments.tables import Cell, Column, Table
 
-_SHORT = {"accuracy": "Acc (%)", "recall": "Rec (%)", "precision": "Pre (%)", "f1": "F1 (%)"}
+_SHORT = {
+    "accuracy": "Acc (%)",
+    "recall": "Rec (%)",
+    "precision": "Pre (%)",
+    "f1": "F1 (%)",
+    "dice": "Dice (%)",
+    "pointing": "Pointing (%)",
+}
 _OBSERVERS = {
     "bus": "BUS",
     "ceus": "CEUS",

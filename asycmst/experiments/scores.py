@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 
 from asycmst.analysis.paired_tests import mcnemar, paired_t
+from asycmst.analysis.predict_dataset import localisation_scores
 from asycmst.analysis.statistics import (
     Scored,
     interval,
@@ -79,6 +80,8 @@ class Results:
         values = list(self.values(row, column, score).values())
         if not values:
             return self._nothing(row, column)
+        if np.isnan(values).all():
+            return MISSING  # the model has no such answer
         mean, std, n = over_splits(values)
         text = f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if n > 1 else "")
         return Cell(text + self._lost(row, column), mean, {"mean": mean, "std": std, "repeats": n})
@@ -159,6 +162,7 @@ def _scored(one: Answered, number: Mapping[str, int]) -> Scored:
         patients=np.array([number[name] for name in one.patients], dtype=np.int64),
         dice=np.array(found.dice),
         frame_order=np.array(found.frame_order),
+        **localisation_scores(found),
     )
 
 

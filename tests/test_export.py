@@ -15,12 +15,16 @@ from torch import nn
 
 from asycmst import cli
 from asycmst.baselines.early_fusion import EarlyFusionConfig
+from asycmst.baselines.vivit import ViViTConfig
 from asycmst.config import AsyCMSTConfig
 from asycmst.export import torch_program
 from asycmst.export.export import export_model
 from asycmst.export.graph import NamedOutputs, clip_graph, random_clips
 from asycmst.export.results import largest_differences
 from asycmst.jobs import JobError
+from asycmst.model import AsyCMSTOutput
+from asycmst.network_config import NetworkConfig
+from asycmst.saliency.config import SaliencyConfig
 from asycmst.training.checkpoint import save_checkpoint
 from asycmst.training.networks import build
 
@@ -43,7 +47,7 @@ SMALL = replace(
 )
 
 
-def make_model(config: AsyCMSTConfig = SMALL) -> nn.Module:
+def make_model(config: NetworkConfig = SMALL) -> nn.Module:
     """With weights and batch statistics that are nobody's defaults."""
     torch.manual_seed(1)
     model = build(config)
@@ -137,6 +141,10 @@ def test_the_files_name_no_case_and_no_path(written: Path) -> None:
 AUTHORS = replace(
     AsyCMSTConfig.authors(True), frames=3, image_size=32, dim=24, layers=1, ffn_dim=8
 )
+VIVIT = ViViTConfig(
+    frames=4, image_size=32, dim=16, heads=2, layers=1, temporal_layers=1, ffn_dim=24
+)
+SALIENCY = SaliencyConfig(image_size=64, width=8, hidden=8)
 EARLY = EarlyFusionConfig.from_dict(replace(SMALL, ceus_task=None).to_dict())
 
 
@@ -148,17 +156,38 @@ EARLY = EarlyFusionConfig.from_dict(replace(SMALL, ceus_task=None).to_dict())
         replace(SMALL, cross_attention="temporal", frames=1),
         replace(SMALL, cross_attention="global", stsa="dot_product", pixels="imagenet"),
         AUTHORS,
-        EARLY,
+        VIVIT,
+        SALIENCY,
     ],
-    ids=["symmetric", "spatial", "temporal, one frame", "global", "authors", "early fusion"],
+    ids=["symmetric", "spatial", "temporal, one frame", "global", "authors", "vivit", "saliency"],
 )
-def test_graphs_hold_none_of_our_operators_and_answer_as_the_model(config: AsyCMSTConfig) -> None:
-    """Strategies of Table 5, clips of one frame, the released model's layout, another network."""
+def test_graphs_hold_none_of_our_operators_and_answer_as_the_model(config: NetworkConfig) -> None:
+    """Strategies of Table 5, clips of one frame, the released model's layout, other networks."""
     named = NamedOutputs(make_model(config), segments=True)
     program = clip_graph(named, lengths=False)
     assert not any("asycmst" in str(node.target) for node in program.graph.nodes)
     found = largest_differences("graph", program.module(), named, lengths=False)
-    assert ("mask_logits" in found) == config.segments_nodule
+    assert ("frame_scores" in found) == config.sorts_frames
+
+
+class Counting(nn.Module):
+    """A network whose answer depends on the size of the batch in a way no graph can follow."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, bus: torch.Tensor, ceus: torch.Tensor) -> AsyCMSTOutput:
+        means = torch.stack([clip.mean(dim=(1, 2, 3)) for clip in bus])
+        return AsyCMSTOutput(self.fc(means), None, None, means)
+
+
+def test_a_network_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
+    model = Counting(NetworkConfig(frames=2, image_size=8)).eval()
+    with pytest.raises(JobError, match="cannot trace Counting for any batch: ") as raised:
+        export_model(model, tmp_path / "out", ["torch-export"])
+    assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 
 
 class Traced(Exception):

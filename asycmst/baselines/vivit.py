@@ -145,7 +145,7 @@ class TokenTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, n, D), n at most `length`, to features (B, D)."""
-        tokens = torch.cat((self.collector.expand(len(tokens), -1, -1), tokens), dim=1)
+        tokens = torch.cat((self.collector.expand(tokens.shape[0], -1, -1), tokens), dim=1)
         collected: Tensor = self.norm(self.layers(tokens + self.positions[:, : tokens.shape[1]]))
         return collected[:, 0]
 

@@ -23,6 +23,11 @@ _OUTPUTS = {
     "frame_scores": "one for each frame; later frames score higher",
     "mask_logits": "nodule in the frames of one clip: (clip, frame, row, column), positive inside",
 }
+_EVENLY = (
+    "frame j of T is frame floor(j (n - 1) / (T - 1)) of the n of the source, T = 1 its first; "
+    "both clips at the same moments"
+)
+_MIDDLE = "the image, or frame floor(n / 2) of the n of a clip"
 # Facts of a checkpoint that name no case and no file.
 _FACTS = (
     *("trained_on", "best_epoch"),
@@ -58,8 +63,7 @@ def description(
             "frames": config.frames,
             "height": height,
             "width": width,
-            "sampling": "frame j of T is frame floor(j (n - 1) / (T - 1)) of the n of the source, "
-            "T = 1 its first; both clips at the same moments",
+            "sampling": _MIDDLE if config.frames == 1 and not config.reads_ceus else _EVENLY,
             "resizing": "bilinear with antialiasing, aspect ratio not kept",
             "colour": "RGB; grey is repeated in all three channels",
             "values": "8-bit values / 255",

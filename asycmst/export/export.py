@@ -24,7 +24,7 @@ from asycmst.export.graph import (
 from asycmst.export.results import Runner, largest_differences
 from asycmst.files import replacing_together
 from asycmst.training.checkpoint import load_checkpoint
-from asycmst.training.networks import BUILT_IN, Network
+from asycmst.training.networks import BUILT_IN, Network, config_of
 
 Format = Literal["torch-export", "aoti", "onnx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -94,7 +94,7 @@ def export_model(
 ) -> list[Exported]:
     """Write a model as files that run without this package.
 
-    Every file takes clips (B, 3, T, H', W') of the model's T and size in batches of any size and
+    Every file takes clips (B, 3, T, H', W') of the model's T and size in batches of any size, and
     answers "logits", "probability" and, where the model has them, "frame_scores" and
     "mask_logits". Each is loaded back and compared with the model on random clips before any file
     appears; model.json beside them describes inputs, outputs and preprocessing.
@@ -117,7 +117,7 @@ def export_model(
 
     Raises:
         ImportError: A library of the `[export]` extra is missing.
-        JobError: What was written answers otherwise than the model, or does not compile.
+        JobError: The model cannot be traced or compiled, or what was written answers otherwise.
         TypeError: The model is not float32.
         ValueError: The model is in training mode, not on the CPU, takes no frame lengths, or
             answers NaN; no format or an unknown one is given.
@@ -145,7 +145,8 @@ def _export(
     stage: Callable[[str], None],
 ) -> list[Exported]:
     _check(model, lengths=lengths)
-    named = NamedOutputs(model, segments=meta.get("has_masks") is not False).eval()
+    untrained = config_of(model).learns_masks and meta.get("has_masks") is False
+    named = NamedOutputs(model, segments=not untrained).eval()
     example = random_clips(model, 2, lengths=lengths)
     with torch.no_grad():
         outputs = named(*example)  # what the model refuses, it refuses here and in its own words

@@ -11,10 +11,12 @@ from torch.export import Dim, ExportedProgram
 
 from asycmst.encoders import FrameEncoder
 from asycmst.inference.folding import fold_norms
+from asycmst.jobs import JobError
 from asycmst.training.networks import config_of
 from asycmst_ops import decomposition_table
 
 INPUTS = ("bus", "ceus", "frame_lengths")
+_NAMESPACES = ("aten", "prims")
 
 
 class NamedOutputs(nn.Module):
@@ -34,11 +36,10 @@ class NamedOutputs(nn.Module):
         self.segments = segments
 
     def forward(
-        self, bus: Tensor, ceus: Tensor, frame_lengths: Tensor | None = None
+        self, bus: Tensor, ceus: Tensor | None = None, frame_lengths: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Clips as the model takes them."""
-        clips = (bus, ceus) if frame_lengths is None else (bus, ceus, frame_lengths)
-        output = self.model(*clips)
+        """Clips as the model takes them; without `ceus` where it reads none."""
+        output = self.model(*(x for x in (bus, ceus, frame_lengths) if x is not None))
         named = {"logits": output.logits, "probability": output.logits.softmax(1)[:, 1]}
         if output.frame_scores is not None:
             named["frame_scores"] = output.frame_scores
@@ -59,13 +60,14 @@ def random_clips(
         seed: Of the noise.
 
     Returns:
-        BUS and CEUS, each (B, 3, T, H', W') in [0, 1], and the lengths.
+        BUS and, unless the model reads none, CEUS, each (B, 3, T, H', W') in [0, 1]; and the
+        lengths.
     """
     generator = torch.Generator().manual_seed(seed)
     config = config_of(model)
     frames, (height, width) = config.frames, config.frame_size
     clips: list[Tensor] = []
-    for _ in range(2):
+    for _ in range(2 if config.reads_ceus else 1):
         noise = torch.rand((batch, 3, frames, height, width), generator=generator)
         contrast, brightness = torch.rand((2, batch, 3, frames, 1, 1), generator=generator)
         clips.append(contrast * noise + (1 - contrast) * brightness)
@@ -95,16 +97,27 @@ def clip_graph(named: NamedOutputs, *, lengths: bool) -> ExportedProgram:
         lengths: Whether the graph takes frame lengths as a third input.
 
     Returns:
-        A program of (bus, ceus) or (bus, ceus, frame_lengths).
+        A program of (bus,), (bus, ceus) or (bus, ceus, frame_lengths).
+
+    Raises:
+        JobError: The model cannot be traced, or calls operators that are not PyTorch's.
     """
     batch = Dim("batch", min=1)
     example = random_clips(named.model, 2, lengths=lengths)
     shapes = tuple({0: batch} for _ in example)
-    with without_remarks_of_torch():
-        program: ExportedProgram = torch.export.export(named, example, dynamic_shapes=shapes)
-        program = program.run_decompositions(decomposition_table())
+    try:
+        with without_remarks_of_torch():
+            program: ExportedProgram = torch.export.export(named, example, dynamic_shapes=shapes)
+            program = program.run_decompositions(decomposition_table())
+    except Exception as error:  # of any kind: the code of a network of one's own runs here
+        reason = str(error).partition("\n")[0]
+        network = type(named.model).__name__
+        raise JobError(f"torch.export cannot trace {network} for any batch: {reason}") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
+        called = node.target
+        if isinstance(called, torch._ops.OpOverload) and called.namespace not in _NAMESPACES:
+            raise JobError(f"the model calls {called}, which runs only where its package is")
     return program
 
 

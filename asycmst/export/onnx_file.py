@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from asycmst.export.graph import INPUTS
 from asycmst.export.results import Runner
+from asycmst.jobs import JobError
 
 OPSET = 20
 """Served by onnxruntime since 1.17."""
@@ -35,6 +36,9 @@ def write(program: ExportedProgram, path: Path) -> None:
             dynamic_shapes=({0: "batch"},) * len(inputs),
             verbose=False,
         )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise JobError(f"onnx: torch cannot express the model: {reason}") from error
     finally:
         logger.setLevel(level)
     assert written is not None

@@ -9,7 +9,7 @@ from asycmst.export.graph import NamedOutputs, random_clips
 from asycmst.jobs import JobError
 
 Runner = Callable[..., Mapping[str, Tensor]]
-"""A written model: (bus, ceus) or (bus, ceus, frame_lengths) to named tensors."""
+"""A written model: clips, as its graph takes them, to named tensors."""
 
 BATCHES = (1, 2, 5)
 TOLERANCE = 1e-4

@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets.resnet import ResNet, resnet18
 from torch import Tensor, nn
 
-from asycmst.config import AsyCMSTConfig, EncoderKind, PixelScale
+from asycmst.config import AsyCMSTConfig, Branch, EncoderKind, PixelScale
 
 _TRUNK = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _COUNTER = "num_batches_tracked"  # absent from weights that older torch versions wrote
@@ -98,7 +98,12 @@ class PairedEncoders(nn.Module):
 
     def forward(self, bus: Tensor, ceus: Tensor) -> tuple[Tensor, Tensor]:
         """Clips (B, 3, T, H', W') to F_B and F_C, each (B, T, H, W, D)."""
-        return self.bus(bus), self.ceus(ceus)
+        return self.encode(bus, "lower"), self.encode(ceus, "upper")
+
+    def encode(self, clip: Tensor, branch: Branch) -> Tensor:
+        """A clip (B, 3, T, H', W') to the grid (B, T, H, W, D) of one branch."""
+        grid: Tensor = self.bus(clip) if branch == "lower" else self.ceus(clip)
+        return grid
 
 
 class PixelNorm(nn.Module):

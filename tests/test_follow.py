@@ -148,7 +148,10 @@ def test_ctrl_c_ends_with_the_prediction_so_far(
     before = signal.getsignal(signal.SIGINT)
     options = ["--bus", str(folders[0]), "--ceus", str(folders[1]), "--follow", "--until", "60"]
     started = time.monotonic()
-    assert cli.main(["predict", "--checkpoint", str(checkpoint), *options]) == 0
+    try:
+        assert cli.main(["predict", "--checkpoint", str(checkpoint), *options]) == 0
+    finally:
+        timer.cancel()
     assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGINT) is before
     assert json.loads(capfd.readouterr().out) == json.loads(whole.to_json())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from asycmst.config import Branch
 from asycmst.encoders import FrameEncoder, PairedEncoders
 from asycmst.inference.folding import fold_norms
 from asycmst.stsa import JointSelfAttention
@@ -40,14 +41,17 @@ class FoldedEncoders(nn.Module):
 
     def forward(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Clips (B, 3, T, H', W') to F_B and F_C, each (B, T, H, W, D)."""
-        frames = lower.shape[2]
-        images = self._images(lower), self._images(upper)
         if self.lower is self.upper:
-            grid = self.layout.grid(self._run(self.lower, torch.cat(images)), frames)
+            images = torch.cat((self._images(lower), self._images(upper)))
+            grid = self.layout.grid(self._run(self.lower, images), lower.shape[2])
             first, second = grid.chunk(2)
             return first, second
-        first, second = self._run(self.lower, images[0]), self._run(self.upper, images[1])
-        return self.layout.grid(first, frames), self.layout.grid(second, frames)
+        return self.encode(lower, "lower"), self.encode(upper, "upper")
+
+    def encode(self, clip: Tensor, branch: Branch) -> Tensor:
+        """A clip (B, 3, T, H', W') to the grid (B, T, H, W, D) of one branch."""
+        network = self.lower if branch == "lower" else self.upper
+        return self.layout.grid(self._run(network, self._images(clip)), clip.shape[2])
 
     def _folded(self, encoder: FrameEncoder) -> nn.Module:
         fold_norms(encoder.trunk)

@@ -80,16 +80,31 @@ def prepare_model(
                 "leave it out"
             )
         return PreparedModel(model.to(where).eval(), where, weight.dtype)
-    if dtype is not None and dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.bfloat16")
-    chosen = weight.dtype if dtype is None else dtype
-    packs = where.type == "cpu" and onednn.is_available(chosen)
-    network: Callable[..., AsyCMSTOutput] = arranged(model, where, chosen, packs)
+    network: Callable[..., AsyCMSTOutput] = inference_copy(model, dtype=dtype, device=where)
     if where.type == "cuda":
         if compile:
             network = torch.compile(network)
         network = RecordedCalls(network, where)
-    return PreparedModel(network, where, chosen)
+    return PreparedModel(network, where, weight.dtype if dtype is None else dtype)
+
+
+def inference_copy(
+    model: AsyCMST,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> AsyCMST:
+    """The copy of a model that `prepare_model` calls, for its steps `encode`, `from_features`.
+
+    Arguments and errors are those of `prepare_model`; its outputs are in `dtype`.
+    """
+    weight = next(model.parameters())
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.bfloat16")
+    where = weight.device if device is None else torch.device(device)
+    chosen = weight.dtype if dtype is None else dtype
+    packs = where.type == "cpu" and onednn.is_available(chosen)
+    return arranged(model, where, chosen, packs)
 
 
 def _widened(values: Tensor | None) -> Tensor | None:

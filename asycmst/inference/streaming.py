@@ -13,7 +13,7 @@ from asycmst.config import Branch, Modality
 from asycmst.data.clips import Clip, View, frames_to_tensor
 from asycmst.data.pairs import common_duration, pair_indices
 from asycmst.data.sampling import IntArray, Source, UInt8Array, fit_frame, half
-from asycmst.encoders import FrameEncoder
+from asycmst.inference.prepare import inference_copy
 from asycmst.model import AsyCMST, BranchFeatures
 
 
@@ -59,7 +59,7 @@ class ClipStream:
     12 288).
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; it is copied and stays as it is.
         bus_view: the half of a picture with the B-mode image, None for all of it.
         ceus_view: the half with the contrast image.
         keep_pictures: also keeps the pictures, in the model's size, for `clips`.
@@ -83,18 +83,14 @@ class ClipStream:
                 "this model has emulate_layout, which mixes the frames of a clip, so none can be "
                 "encoded on its own; set emulate_layout=False or predict the finished clip"
             )
-        self._model = model
-        encoders: dict[Branch, FrameEncoder] = {
-            "lower": model.encoders.bus,
-            "upper": model.encoders.ceus,
-        }
+        self._model = inference_copy(model)
         seen: dict[Branch, Modality] = {"lower": model.config.lower, "upper": model.config.upper}
         views: dict[Modality, View | None] = {"bus": bus_view, "ceus": ceus_view}
         self._growing = {
             modality: _GrowingClip(
                 modality.upper(),
                 view,
-                {branch: encoders[branch] for branch in encoders if seen[branch] == modality},
+                [branch for branch in seen if seen[branch] == modality],
                 keep_pictures,
             )
             for modality, view in views.items()
@@ -199,14 +195,13 @@ class _GrowingClip:
         self,
         name: str,
         view: View | None,
-        encoders: dict[Branch, FrameEncoder],
+        branches: list[Branch],
         keep_pictures: bool,
     ) -> None:
         self.frames = 0
         self._name = name
         self._view = view
-        self._encoders = encoders
-        self._features: dict[Branch, list[Tensor]] = {branch: [] for branch in encoders}
+        self._features: dict[Branch, list[Tensor]] = {branch: [] for branch in branches}
         self._pictures: list[UInt8Array] | None = [] if keep_pictures else None
         self._size: tuple[int, int] | None = None
         self._times: list[float] = []
@@ -259,13 +254,16 @@ class _GrowingClip:
 
     @torch.inference_mode()
     def _encode(self, model: AsyCMST, fitted: UInt8Array) -> dict[Branch, Tensor]:
-        if not self._encoders:
+        if not self._features:
             return {}
         device = next(model.parameters()).device
         clip = model.pixels(frames_to_tensor(fitted)[None].to(device))
-        # Both branches may see this modality through one and the same encoder.
-        grids = {encoder: encoder(clip)[0] for encoder in set(self._encoders.values())}
-        return {branch: grids[encoder] for branch, encoder in self._encoders.items()}
+        first, *others = self._features
+        grids = {first: model.encoders.encode(clip, first)[0]}
+        for branch in others:  # of a model that sees one modality twice
+            shared = model.config.share_encoder
+            grids[branch] = grids[first] if shared else model.encoders.encode(clip, branch)[0]
+        return grids
 
     def source(self) -> Source:
         if self._size is None:

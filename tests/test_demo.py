@@ -1,11 +1,9 @@
-"""The demo and the registration study, run for real at a tiny size; their parts by themselves."""
+"""The demo, run for real at a tiny size; its parts by themselves."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,16 +13,14 @@ from rich.console import Console
 
 import asycmst_ops
 from asycmst.analysis.predict_dataset import predict_dataset
-from asycmst.baselines.early_fusion import EarlyFusion
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
 from asycmst.experiments.demo import FILES, Settings, run_demo, settings
 from asycmst.experiments.machine import thread_plan
 from asycmst.experiments.ops_check import Shape, check_ops, sdpa_attention
-from asycmst.experiments.registration import run_registration
 from asycmst.experiments.results_folder import staged_results
-from asycmst.experiments.study import Outcome, Run, Sizes, build_model, split_seed
+from asycmst.experiments.study import Sizes, build_model, split_seed
 from asycmst.training.checkpoint import load_checkpoint
 from asycmst.training.recipe import Recipe
 
@@ -96,55 +92,6 @@ def test_the_demo_from_phantom_to_files(tmp_path: Path) -> None:
     assert [float(row["probability_malignant"]) for row in mine] == pytest.approx(
         again.probabilities, abs=1e-5
     )
-
-
-def in_this_process(
-    work: Callable[..., Outcome],
-    jobs: Sequence[Run],
-    *,
-    on_message: Callable[[int, object], None],
-    on_result: Callable[[int, Outcome], None],
-    **_: int,
-) -> None:
-    """run_jobs without the seconds that new processes take to import."""
-    for index, job in enumerate(jobs):
-        on_result(index, work(job, partial(on_message, index)))
-
-
-def test_the_registration_study_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asycmst.experiments.registration.run_jobs", in_this_process)
-    config = {"config": CONFIG, "sizes": TINY.sizes, "recipe": TINY.recipe}
-    console, text = plain()
-    cells = run_registration(tmp_path, seeds=1, threads=2, console=console, **config)
-    assert [(cell.design, cell.misregistration) for cell in cells] == [
-        (design, pixels)
-        for pixels in (0.0, 1.0)
-        for design in ("full", "no cross-attention", "early fusion")
-    ]
-    table = (tmp_path / "table.md").read_text()
-    assert "| design | parameters | registered | offset sd 1 px |" in table
-    assert "gated 0.9" in table and "asycmst experiment registration --seeds 1" in table
-    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 6
-
-    files = sorted((tmp_path / "runs").iterdir())
-    files[0].unlink()
-    before = {file.name: file.stat().st_mtime_ns for file in files[1:]}
-    console, text = plain()
-    assert run_registration(tmp_path, seeds=1, threads=1, console=console, **config) == cells
-    assert "6 trainings, 5 of them finished before; 1 side by side" in text.getvalue()
-    assert {file.name: file.stat().st_mtime_ns for file in files[1:]} == before
-    for run in (tmp_path / "runs").iterdir():  # as a version without that choice wrote it
-        stored = json.loads(run.read_text())
-        del stored["settings"]["config"]["norm"]
-        run.write_text(json.dumps(stored))
-    assert run_registration(tmp_path, seeds=1, threads=1, console=console, **config) == cells
-
-    other = config | {"recipe": replace(Recipe.demo(), epochs=2)}
-    with pytest.raises(ValueError, match="was trained with other settings"):
-        run_registration(tmp_path, seeds=1, console=console, **other)
-    files[1].write_text("{")
-    with pytest.raises(ValueError, match="is damaged; delete it"):
-        run_registration(tmp_path, seeds=1, console=console, **config)
 
 
 class Stop(BaseException):
@@ -244,7 +191,6 @@ def test_threads_are_shared_by_two_trainings(
 def test_designs_and_splits() -> None:
     twin = build_model("no cross-attention", CONFIG)
     assert twin.config == replace(CONFIG, cross_attention=None)
-    assert isinstance(build_model("early fusion", CONFIG), EarlyFusion)
     seeds = [split_seed(s, split) for s in range(4) for split in ("train", "validation", "test")]
     assert len(set(seeds)) == 12
     assert settings(fast=True).sizes == Sizes(120, 40, 40)

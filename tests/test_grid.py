@@ -12,6 +12,7 @@ from asycmst.experiments import (
     features,
     noise,
     placement,
+    registration,
     strategies,
     swap,
     timing,
@@ -103,6 +104,20 @@ def test_noise_is_in_the_training_data_alone() -> None:
     assert flipped.settings.data.label_noise == 0.2
     assert shrunk.settings.data.contour_noise == "shrink"
     assert flipped.test == shrunk.test == clean.test
+
+
+def test_misregistration_is_of_training_and_test_and_of_phantoms_alone() -> None:
+    grid = registration.grid(STUDY)
+    for row in ("full", "no cross-attention", "early fusion"):
+        trial = grid[Place(row, "Breast, offset sd 1 px", 1)]
+        assert trial.settings.data.phantom is not None and trial.test.phantom is not None
+        assert trial.settings.data.phantom.misregistration == 1.0
+        assert trial.test.phantom.misregistration == 1.0
+    registered = grid[Place("full", "Breast, registered", 1)]
+    assert same(registered, strategies.grid(STUDY)[Place("Asymmetric", "Breast", 1)])
+    own = replace(STUDY.sources[0], phantom=None, cache=Path("cache"))
+    with pytest.raises(ValueError, match="phantoms only: leave out --data"):
+        registration.grid(replace(STUDY, sources=(own,)))
 
 
 def test_the_eight_rows_of_table_4_switch_their_modules() -> None:

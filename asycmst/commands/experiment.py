@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asycmst.commands.arguments import add_threads, at_least
+from asycmst.commands.arguments import at_least
 
 if TYPE_CHECKING:
     from asycmst.experiments.sizes import CaseFolder
@@ -24,6 +24,7 @@ STUDIES = {
     "timing": "Table 6: accuracy and time per sample",
     "centres": "saliency-guided diagnosis of B-mode images, within centres and across",
     "without-masks": "the segmentation task with masks, with saliency instead, and left out",
+    "registration": "the full model, its twin and early fusion, with and without misregistration",
 }
 _DESCRIPTION = (
     "Runs what the tables and figures of the paper show, on phantoms or on your own data. Runs "
@@ -46,17 +47,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     _add_study(
         studies.add_parser("all", help="all of these", description=f"All of them. {_DESCRIPTION}")
     )
-    registration = studies.add_parser(
-        "registration",
-        help="the full model, its twin and early fusion, with and without misregistration",
-        description="Trains the full model, its twin without cross attention and an early-fusion "
-        "model of the same size on registered and on slightly misregistered phantoms.",
-    )
-    registration.add_argument("--out", type=Path, required=True, help="folder for the results")
-    registration.add_argument(
-        "--seeds", type=at_least(1), default=3, help="seeds 0 to N-1 of data and training (3)"
-    )
-    add_threads(registration)
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
@@ -87,11 +77,6 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    if options.study == "registration":
-        from asycmst.experiments.registration import run_registration
-
-        run_registration(options.out, seeds=options.seeds, threads=options.threads)
-        return
     from asycmst.experiments.catalogue import run_experiments
     from asycmst.experiments.sizes import make_study
 
@@ -104,7 +89,10 @@ def run(options: argparse.Namespace) -> None:
     )
     names = [options.study]
     if options.study == "all":
+        # With own data not everything can be had.
         names = [name for name in STUDIES if name != "transfer" or len(study.sources) > 1]
+        if options.data is not None:
+            names.remove("registration")
     run_experiments(names, study, jobs=options.jobs)
 
 

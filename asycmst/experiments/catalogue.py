@@ -15,6 +15,7 @@ from asycmst.experiments import (
     gradcam,
     noise,
     placement,
+    registration,
     strategies,
     swap,
     timing,
@@ -52,6 +53,7 @@ EXPERIMENTS = {
     "timing": Experiment(timing.grid, timing.report),
     "centres": Experiment(centres.grid, centres.report),
     "without-masks": Experiment(without_masks.grid, without_masks.report),
+    "registration": Experiment(registration.grid, registration.report),
 }
 
 

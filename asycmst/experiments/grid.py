@@ -33,7 +33,7 @@ class HeldOut:
     """Samples that a trained model is asked about once.
 
     Attributes:
-        name: of the data, in file names and tables.
+        name: of the data, in tables.
         repeat: which split, or seed of phantoms.
         phantom: whose patients; None for a cache.
         samples: number of phantoms.
@@ -51,7 +51,7 @@ class HeldOut:
     @property
     def key(self) -> str:
         """Names the test in the folder of a run; equal for equal tests."""
-        return f"{_word(self.name)}-{self.repeat}-{_digest(self.facts())}"
+        return f"{_source_word(self.phantom, self.cache)}-{self.repeat}-{_digest(self.facts())}"
 
     def facts(self) -> dict[str, Any]:
         """All that decides which samples these are, as plain types."""
@@ -249,8 +249,7 @@ def _defaults(section: str, names: Iterable[str]) -> dict[str, Any]:
 
 def _words(settings: FitSettings) -> list[str]:
     data, model = settings.data, settings.model
-    source = "data" if data.cache is None else data.cache.name
-    words = [_word(source if data.phantom is None else data.phantom.domain)]
+    words = [_source_word(data.phantom, data.cache)]
     if type(model) is AsyCMSTConfig:
         words.append(model.cross_attention or "none")
         words += ["fss"] * model.sorts_frames + ["ns"] * model.segments_nodule
@@ -260,6 +259,12 @@ def _words(settings: FitSettings) -> list[str]:
     if seen != ("ceus", "bus"):
         words.append("-".join(seen))
     return [*words, f"s{settings.run.seed}"]
+
+
+def _source_word(phantom: PhantomConfig | None, cache: Path | None) -> str:
+    if phantom is not None:
+        return phantom.domain
+    return _word("data" if cache is None else cache.name)
 
 
 def _word(text: str) -> str:

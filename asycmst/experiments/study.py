@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from asycmst.analysis.predict_dataset import Predictions, predict_dataset
-from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig, parameter_count
+from asycmst.baselines.early_fusion import parameter_count
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset, split_seed
@@ -19,7 +19,7 @@ from asycmst.training.module import Progress
 from asycmst.training.recipe import Recipe
 from asycmst.training.start import start_at_base_rate
 
-Design = Literal["full", "no cross-attention", "early fusion"]
+Design = Literal["full", "no cross-attention"]
 Send = Callable[[Progress | str], None]
 
 
@@ -73,22 +73,8 @@ class Outcome(NamedTuple):
     test: Predictions
 
 
-def facts(run: Run) -> dict[str, Any]:
-    """All settings that decide a run's outcome, as plain types."""
-    return {
-        "design": run.design,
-        "config": run.config.to_dict(),
-        "phantom": asdict(run.phantom),
-        "sizes": asdict(run.sizes),
-        "recipe": asdict(run.recipe),
-        "seed": run.seed,
-    }
-
-
-def build_model(design: Design, config: AsyCMSTConfig) -> AsyCMST | EarlyFusion:
+def build_model(design: Design, config: AsyCMSTConfig) -> AsyCMST:
     """The model of a design, with fresh weights."""
-    if design == "early fusion":
-        return EarlyFusion(EarlyFusionConfig.from_dict(config.to_dict()))
     if design == "no cross-attention":
         config = replace(config, cross_attention=None, acmst_layers=None)
     return AsyCMST(config)
@@ -103,7 +89,7 @@ def execute(run: Run, send: Send) -> Outcome:
         run.phantom, split_seed(run.seed, "validation"), run.sizes.validation
     )
 
-    def build() -> AsyCMST | EarlyFusion:
+    def build() -> AsyCMST:
         model = build_model(run.design, run.config)
         if model.mask_decoder is not None and run.config.learns_masks:
             start_at_base_rate(model.mask_decoder, train)

@@ -133,6 +133,18 @@ def test_branches_do_not_share_weights_and_can_swap_clips(config: LateFusionConf
     assert not torch.allclose(lower, upper, atol=1e-3)
 
 
+@every
+def test_one_exported_program_takes_any_batch(config: LateFusionConfig) -> None:
+    model = make(config).eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(
+        model, (*torch.rand(2, 2, 3, 4, 32, 32),), dynamic_shapes=(batch, batch)
+    ).module()
+    clips = torch.rand(2, 3, 3, 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(program(*clips).logits, model(*clips).logits)
+
+
 def test_moments_meet_only_in_the_second_transformer() -> None:
     config = CONFIGS["factorised"]
     assert isinstance(config, ViViTConfig)

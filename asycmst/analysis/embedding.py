@@ -90,7 +90,7 @@ def embedding_figure(
     if not models or not models[0] or any(names != models[0] for names in models):
         raise ValueError(f"models {models}: give at least one, the same ones for each data set")
     columns = len(models[0])
-    figure = new_figure(max(2.9 * columns, 4.2), 3.1 * len(rows) + 0.4)
+    figure = new_figure(max(2.9 * columns, 4.2), 3.5 * len(rows) + 0.5)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, row) in zip(grid, rows.items(), strict=True):
         for axes, (model, embedded) in zip(line, row.items(), strict=True):

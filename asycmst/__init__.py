@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from asycmst.config import AsyCMSTConfig
     from asycmst.losses import AsyCMSTLoss, AsyCMSTLosses
     from asycmst.model import AsyCMST, AsyCMSTOutput
+    from asycmst.saliency.config import SaliencyConfig
+    from asycmst.saliency.loss import SaliencyLoss
+    from asycmst.saliency.model import SaliencyDualAttention
 
     __version__: str
 
@@ -21,6 +24,9 @@ __all__ = [
     "AsyCMSTLoss",
     "AsyCMSTLosses",
     "AsyCMSTOutput",
+    "SaliencyConfig",
+    "SaliencyDualAttention",
+    "SaliencyLoss",
     "__version__",
     "load_authors_state_dict",
 ]
@@ -31,6 +37,9 @@ _ROOMS = {
     "AsyCMSTLoss": "asycmst.losses",
     "AsyCMSTLosses": "asycmst.losses",
     "AsyCMSTOutput": "asycmst.model",
+    "SaliencyConfig": "asycmst.saliency.config",
+    "SaliencyDualAttention": "asycmst.saliency.model",
+    "SaliencyLoss": "asycmst.saliency.loss",
     "load_authors_state_dict": "asycmst.authors",
 }
 

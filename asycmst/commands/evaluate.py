@@ -39,7 +39,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="another model, with as many checkpoints; may be given several times",
     )
     add_networks(parser)
-    parser.add_argument("--data", type=Path, required=True, help="a cache of `asycmst prepare`")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a cache of `asycmst prepare`, or a CSV of images as data.images of `asycmst fit`",
+    )
     parser.add_argument(
         "--splits",
         type=Path,
@@ -83,13 +88,19 @@ def run(options: argparse.Namespace) -> None:
     from asycmst.analysis.evaluate import evaluate
     from asycmst.analysis.report import write_report
     from asycmst.analysis.summary import summarise
-    from asycmst.commands.study_data import open_cache
+    from asycmst.commands.study_data import open_cache, open_images
     from asycmst.data.splits import read_split, split_of_column
     from asycmst.experiments.results_folder import staged_results
-    from asycmst.training.networks import known
+    from asycmst.training.checkpoint import load_checkpoint
+    from asycmst.training.networks import config_of, known
 
     studies = _studies(options)
-    cases, open_cases = open_cache(options.data)
+    networks = known(*options.model)
+    if options.data.is_file():
+        model, _ = load_checkpoint(options.checkpoint[0], networks)
+        cases, open_cases = open_images(options.data, config_of(model).frame_size)
+    else:
+        cases, open_cases = open_cache(options.data)
     number = len(options.checkpoint)
     if options.splits is None:
         if options.fold is not None:
@@ -113,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
                 sensitivity=options.sensitivity,
                 transfer=options.transfer,
                 device=options.device,
-                networks=known(*options.model),
+                networks=networks,
                 report=report,
             )
         summary = summarise(evaluated, rule=options.threshold, average=options.average)

@@ -9,6 +9,7 @@ examples:
   asycmst fit --config paper --out runs/a data.cache=cache data.splits=splits data.fold=1
   asycmst fit --config mine.yaml --out runs/b recipe.learning_rate=3e-4 run.seed=1
   asycmst fit --model early-fusion --config demo --out runs/early
+  asycmst fit --model saliency --config paper --out runs/c data.images=images.csv
   asycmst fit --resume runs/a                          go on, or give the first command again
   asycmst fit --config paper --print-config            every setting with its value, as YAML
   torchrun --nproc-per-node 4 $(which asycmst) fit ... on four GPUs

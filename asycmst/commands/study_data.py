@@ -30,6 +30,24 @@ def read_cases(data: Path) -> "Sequence[MarkedCase]":
     return listed
 
 
+def open_images(
+    table: Path, size: tuple[int, int]
+) -> "tuple[Sequence[MarkedCase], Callable[[Sequence[str]], Dataset[Item]]]":
+    """The cases of a CSV of images, and what opens some of them by their ids.
+
+    Args:
+        table: a CSV as data.images of `asycmst fit`.
+        size: (height, width) that images are resized to.
+
+    Raises:
+        ValueError: the CSV is wrong.
+    """
+    from asycmst.data.image_study import ImageDataset, read_image_study
+
+    images = {case.id: case for case in read_image_study(table)}
+    return list(images.values()), lambda ids: ImageDataset([images[x] for x in ids], size)
+
+
 def open_cache(
     folder: Path,
 ) -> "tuple[Sequence[MarkedCase], Callable[[Sequence[str]], Dataset[Item]]]":

@@ -18,7 +18,7 @@ Sex = Literal["F", "M"]
 _NEEDED = ("id", "bus", "ceus", "label")
 _OPTIONAL = ("patient", "split", "mask", "bus_view", "ceus_view", "age", "sex")
 _RELEASED = ("id", "bus_vid", "ceus_vid", "label")
-_LABELS = {"0": 0, "1": 1, "benign": 0, "malignant": 1}
+LABELS = {"0": 0, "1": 1, "benign": 0, "malignant": 1}
 _SPLITS: dict[str, Split] = {
     "train": "train",
     "valid": "validation",
@@ -223,7 +223,7 @@ def _wrong_cells(cells: dict[str, str], needed: tuple[str, ...]) -> Iterator[str
     for name in needed:
         if not cells[name]:
             yield f"the {name} is empty"
-    if cells["label"] and cells["label"].lower() not in _LABELS:
+    if cells["label"] and cells["label"].lower() not in LABELS:
         yield f"the label is {cells['label']!r}: allowed are 0, 1, benign and malignant"
     split = cells.get("split", "")
     if split and split.lower() not in _SPLITS:
@@ -245,7 +245,7 @@ def _case(folder: Path, cells: dict[str, str], split: Split | None) -> Case:
         id=cells["id"],
         bus=folder / cells["bus"],
         ceus=folder / cells["ceus"],
-        label=_LABELS[cells["label"].lower()],
+        label=LABELS[cells["label"].lower()],
         patient=cells.get("patient") or None,
         split=split or _SPLITS.get(cells.get("split", "").lower()),
         mask=folder / mask if mask else None,
@@ -257,7 +257,7 @@ def _case(folder: Path, cells: dict[str, str], split: Split | None) -> Case:
 
 
 def _released_case(folder: Path, cells: dict[str, str], split: Split | None) -> Case:
-    label = _LABELS[cells["label"].lower()]
+    label = LABELS[cells["label"].lower()]
 
     def find(kind: str) -> Path:
         name = cells[f"{kind}_vid"]

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asycmst.config import Modality
 from asycmst.data.images import ImagesOfClips
@@ -10,6 +11,9 @@ from asycmst.data.label_noise import InvertedLabels, inverted_cases
 from asycmst.data.samples import LabelledDataset, PhantomDataset, split_seed
 from asycmst.network_config import NetworkConfig
 from asycmst.training.settings import DataSettings, PhantomSplits
+
+if TYPE_CHECKING:
+    from asycmst.data.splits import MarkedCase
 
 
 class TrainingData(NamedTuple):
@@ -62,6 +66,48 @@ def open_data(
         stage("drawing phantoms")
         drawn = _draw(settings.phantom, model.segmented_modality)
         return _noisy(settings, _images(drawn, model), stage)
+    from asycmst.data.splits import check_split, read_split, split_of_column
+
+    name, cases, open_cases = _study(settings, model)
+    if settings.splits is None:
+        split, source = split_of_column(cases), "its split column"
+    else:
+        assert settings.fold is not None
+        split = read_split(settings.splits, settings.fold)
+        source = f"fold {settings.fold} of {settings.splits}"
+    for part, ids in (("training", split.train), ("validation", split.validation)):
+        if not ids:
+            raise ValueError(f"{name} with {source} has no {part} cases; split anew")
+    check_split(split, cases, source)
+    clean = TrainingData(
+        open_cases(split.train),
+        open_cases(split.validation),
+        list(split.train),
+        list(split.validation),
+        f"{name}, {source}",
+    )
+    return _noisy(settings, _images(clean, model), stage)
+
+
+def _study(
+    settings: DataSettings, model: NetworkConfig
+) -> tuple[Path, Sequence["MarkedCase"], Callable[[Sequence[str]], LabelledDataset]]:
+    """Its name, its cases, and what opens some of them by their ids."""
+    if settings.images is not None:
+        from asycmst.data.image_study import ImageDataset, read_image_study
+
+        if model.reads_ceus:
+            raise ValueError(
+                "data.images are B-mode images, and the network reads the contrast clip too; give "
+                "--model saliency, or a data.cache"
+            )
+        images = {case.id: case for case in read_image_study(settings.images)}
+        size = model.frame_size
+        return (
+            settings.images,
+            list(images.values()),
+            lambda ids: ImageDataset([images[id_] for id_ in ids], size),
+        )
     if settings.cache is None:
         raise ValueError(
             "no data; give data.cache=FOLDER of `asycmst prepare`, or data.phantom.train=SAMPLES "
@@ -69,28 +115,11 @@ def open_data(
         )
     from asycmst.data.cache import read_cache
     from asycmst.data.cached import CachedDataset
-    from asycmst.data.splits import check_split, read_split, split_of_column
 
-    cache = read_cache(settings.cache)
-    _check_sizes(str(settings.cache), cache.frames, cache.frame_size, model)
-    if settings.splits is None:
-        split, source = split_of_column(cache.cases), "its split column"
-    else:
-        assert settings.fold is not None
-        split = read_split(settings.splits, settings.fold)
-        source = f"fold {settings.fold} of {settings.splits}"
-    for part, ids in (("training", split.train), ("validation", split.validation)):
-        if not ids:
-            raise ValueError(f"{settings.cache} with {source} has no {part} cases; split anew")
-    check_split(split, cache.cases, source)
-    clean = TrainingData(
-        CachedDataset(settings.cache, split.train),
-        CachedDataset(settings.cache, split.validation),
-        list(split.train),
-        list(split.validation),
-        f"{settings.cache}, {source}",
-    )
-    return _noisy(settings, _images(clean, model), stage)
+    folder = settings.cache
+    cache = read_cache(folder)
+    _check_sizes(str(folder), cache.frames, cache.frame_size, model)
+    return folder, cache.cases, lambda ids: CachedDataset(folder, ids)
 
 
 def _images(clips: TrainingData, model: NetworkConfig) -> TrainingData:

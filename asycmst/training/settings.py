@@ -36,11 +36,13 @@ class PhantomSplits(PhantomConfig):
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where the samples come from: a cache of prepared clips, or the phantom.
+    """Where the samples come from: a cache of prepared clips, single images, or the phantom.
 
     Attributes:
         cache: folder that `asycmst prepare` wrote.
-        splits: folder that `asycmst split` wrote; None takes the cache's split column.
+        images: CSV of single B-mode images instead, for a network that reads no contrast clip:
+            columns id, image and label, optionally patient, split and mask.
+        splits: folder that `asycmst split` wrote; None takes the data's own split column.
         fold: which of these splits, counted from 1.
         phantom: synthetic patients instead of a cache.
         label_noise: share of each class whose training labels are inverted, in [0, 1];
@@ -56,6 +58,7 @@ class DataSettings:
     """
 
     cache: Path | None = None
+    images: Path | None = None
     splits: Path | None = None
     fold: int | None = None
     phantom: PhantomSplits | None = None
@@ -65,8 +68,10 @@ class DataSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cache is not None and self.phantom is not None:
-            raise ValueError("data.cache and data.phantom are both given; set one to null")
+        given = [n for n in ("cache", "images", "phantom") if getattr(self, n) is not None]
+        if len(given) > 1:
+            names = " and ".join(f"data.{name}" for name in given)
+            raise ValueError(f"{names} are both given; set one to null")
         if self.phantom is not None and self.splits is not None:
             raise ValueError("data.splits belong to a data.cache; the phantom has its own")
         if (self.splits is None) != (self.fold is None):

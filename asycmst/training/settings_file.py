@@ -57,7 +57,7 @@ def read_settings(
     if isinstance(model := given.get("model"), dict) and NETWORK in model:
         raise ValueError(f"model.{NETWORK} is chosen by --model {model[NETWORK]}")
     data = given.get("data")
-    if isinstance(data, dict) and "cache" in data:
+    if isinstance(data, dict) and {"cache", "images"} & set(data):
         data.setdefault("phantom", None)
     return change(settings, given, networks)
 

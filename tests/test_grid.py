@@ -3,9 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
-from asycmst.config import AsyCMSTConfig
+from asycmst.analysis.predict_dataset import Predictions
+from asycmst.config import AsyCMSTConfig, Modality
+from asycmst.data.phantom import PhantomConfig
+from asycmst.data.samples import PhantomDataset
 from asycmst.experiments import (
     ablation,
     comparison,
@@ -13,13 +18,14 @@ from asycmst.experiments import (
     noise,
     placement,
     registration,
+    runner,
     strategies,
     swap,
     timing,
     transfer,
     weights,
 )
-from asycmst.experiments.grid import Place, Trial, grid_of, run_name, tasks_of
+from asycmst.experiments.grid import HeldOut, Place, Task, Trial, grid_of, run_name, tasks_of
 from asycmst.experiments.sizes import make_study
 from asycmst.training.settings import FitSettings
 
@@ -171,3 +177,27 @@ def test_the_name_of_a_run_stays_what_it_was() -> None:
 def test_an_override_that_is_no_setting_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no setting model\.cross_atention"):
         grid_of(STUDY, {"row": {"model": {"cross_atention": None}}})
+
+
+@pytest.mark.parametrize(("lower", "upper"), [("bus", "ceus"), ("ceus", "bus"), ("ceus", "ceus")])
+def test_a_test_has_the_masks_of_the_clip_that_is_segmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lower: Modality, upper: Modality
+) -> None:
+    """Fig 9: of phantoms whose clips are displaced against each other."""
+    tested: list[PhantomDataset] = []
+
+    def answer(model: nn.Module, dataset: PhantomDataset, **_: object) -> Predictions:
+        tested.append(dataset)
+        return Predictions([], [], [], [], [])
+
+    monkeypatch.setattr(runner, "load_checkpoint", lambda path: (nn.ReLU(), {"best_epoch": 1}))
+    monkeypatch.setattr(runner, "predict_dataset", answer)
+    monkeypatch.setattr(runner, "record_tested", lambda *_, **__: None)
+    model = replace(AsyCMSTConfig.demo(), lower=lower, upper=upper)
+    settings = replace(FitSettings.demo(), model=model).in_folder(tmp_path)
+    test = HeldOut("Breast", 0, PhantomConfig(frames=2, size=32, misregistration=3.0), 1)
+    assert runner._test(Task(settings, {test.key: test}), lambda text: None) is None
+    sample = tested[0].sample(0)
+    expected = sample.mask if lower == "bus" else sample.ceus_mask
+    assert np.array_equal(tested[0][0]["mask"].numpy(), expected)
+    assert not np.array_equal(sample.mask, sample.ceus_mask)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
-from asycmst.config import AsyCMSTConfig
+from asycmst.config import AsyCMSTConfig, Modality
 from asycmst.data.cache import read_cache
 from asycmst.data.cached import CachedDataset
 from asycmst.data.phantom import PhantomConfig
@@ -63,14 +63,19 @@ class HeldOut:
             }
         return {"cache": str(self.cache), "splits": str(self.splits), "fold": self.repeat + 1}
 
-    def open(self) -> tuple[Dataset[Item], list[str]]:
+    def open(self, masks_of: Modality = "bus") -> tuple[Dataset[Item], list[str]]:
         """The samples, and the patient of each; equal names are one patient.
+
+        Args:
+            masks_of: the clip of a phantom that masks belong to, the one that is segmented.
 
         Raises:
             OSError, ValueError: the cache or its splits are missing, damaged or do not fit.
         """
         if self.phantom is not None:
-            drawn = PhantomDataset(self.phantom, split_seed(self.repeat, "test"), self.samples)
+            drawn = PhantomDataset(
+                self.phantom, split_seed(self.repeat, "test"), self.samples, masks_of
+            )
             return drawn, drawn.ids()
         assert self.cache is not None and self.splits is not None
         cases = read_cache(self.cache).cases

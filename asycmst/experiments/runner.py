@@ -182,7 +182,7 @@ def _test(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
         tell("testing")
         if test.cache is not None and test.cache == task.settings.data.cache:
             _check_unseen(checkpoint, meta, test)
-        dataset, owners = test.open()
+        dataset, owners = test.open(task.settings.model.segmented_modality)
         answers = predict_dataset(model, dataset, report=lambda done: tell("testing"))
         if not is_finite(answers):
             return "the best epoch answers NaN"

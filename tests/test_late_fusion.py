@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from asycmst.baselines.early_fusion import parameter_count
 from asycmst.baselines.late_fusion import LateFusion, LateFusionConfig
@@ -17,6 +18,8 @@ from asycmst.baselines.r2plus1d import (
 )
 from asycmst.baselines.vivit import FactorisedEncoder, JointEncoder, ViViT, ViViTConfig
 from asycmst.config import AsyCMSTConfig
+from asycmst.data.phantom import PhantomConfig
+from asycmst.data.samples import PhantomDataset
 from asycmst.losses import AsyCMSTLoss
 from asycmst.model import AsyCMST
 from asycmst.training.networks import build
@@ -145,6 +148,21 @@ def test_one_exported_program_takes_any_batch(config: LateFusionConfig) -> None:
         torch.testing.assert_close(program(*clips).logits, model(*clips).logits)
 
 
+def test_the_demos_vivit_learns_sixteen_phantoms_by_heart() -> None:
+    """With position tables as small as the paper's preset has, the loss stays at log 2."""
+    phantoms = PhantomDataset(PhantomConfig(), 0, 16)
+    batch = default_collate([phantoms[index] for index in range(16)])
+    model = make(ViViTConfig.demo())
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(100):
+        output = model(batch["bus"], batch["ceus"])
+        loss = AsyCMSTLoss()(output, batch["label"]).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.2
+
+
 def test_moments_meet_only_in_the_second_transformer() -> None:
     config = CONFIGS["factorised"]
     assert isinstance(config, ViViTConfig)
@@ -200,6 +218,7 @@ def test_a_short_clip_takes_the_first_positions(encoder: Any) -> None:
         (ViViTConfig, {"image_size": (224, 200)}, "is not a multiple of patch 16"),
         (ViViTConfig, {"encoder": "dot"}, "encoder is 'dot'; choose 'factorised' or 'joint'"),
         (ViViTConfig, {"dropout": 1.0}, r"dropout is 1.0; choose a probability in \[0, 1\)"),
+        (ViViTConfig, {"position_std": 0.0}, "position_std is 0.0; choose a spread > 0"),
         (ViViTConfig, {"layers": 0}, "layers is 0; give an integer >= 1"),
     ],
 )

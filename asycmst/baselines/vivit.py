@@ -27,6 +27,8 @@ class ViViTConfig(LateFusionConfig):
         temporal_layers: Of the transformer over moments; "joint" has none.
         ffn_dim: Hidden width of the feed-forward networks.
         dropout: Probability in attention and feed-forward networks.
+        position_std: Spread of the untrained position tables. Far below the spread of the tokens
+            a short training tells neither places nor moments apart; the demo starts at 1.
     """
 
     encoder: Encoder = "factorised"
@@ -38,12 +40,16 @@ class ViViTConfig(LateFusionConfig):
     temporal_layers: int = 4
     ffn_dim: int = 3072
     dropout: float = 0.0
+    position_std: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("patch", "tubelet", "dim", "heads", "layers", "temporal_layers", "ffn_dim"):
             check_count(name, getattr(self, name))
-        check_real("dropout", self.dropout)
+        for name in ("dropout", "position_std"):
+            check_real(name, getattr(self, name))
+        if self.position_std <= 0:
+            raise ValueError(f"position_std is {self.position_std}; choose a spread > 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; choose a probability in [0, 1)")
         if self.encoder not in get_args(Encoder):
@@ -66,7 +72,14 @@ class ViViTConfig(LateFusionConfig):
     def demo(cls) -> "ViViTConfig":
         """For clips of 8 x 64 x 64, about as large as the demo's AsyCMST."""
         return cls(
-            frames=8, image_size=64, dim=48, heads=2, layers=2, temporal_layers=1, ffn_dim=4 * 48
+            frames=8,
+            image_size=64,
+            dim=48,
+            heads=2,
+            layers=2,
+            temporal_layers=1,
+            ffn_dim=4 * 48,
+            position_std=1.0,
         )
 
     @property
@@ -126,7 +139,7 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.collector = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.positions = nn.Parameter(torch.empty(1, 1 + length, config.dim))
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.positions, std=config.position_std)
         self.layers = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(

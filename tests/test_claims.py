@@ -48,10 +48,21 @@ def test_of_processes_that_reach_for_it_at_once_one_gets_it(tmp_path: Path) -> N
     assert rounds == list(range(20))
 
 
+def test_who_comes_a_moment_later_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw the folder without a claim; one was first to make it."""
+    with Claims().holding(tmp_path) as claim:
+        assert claim is not None
+        monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter(()))
+        with Claims().holding(tmp_path) as other:
+            assert other is None
+
+
 def test_a_process_that_died_here_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from asycmst.experiments.claims import Claims; "
-        "Claims().holding(Path(sys.argv[1])).__enter__(); os._exit(9)"
+        "holding = Claims().holding(Path(sys.argv[1])); holding.__enter__(); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert len(list(tmp_path.glob(".claim-*"))) == 1

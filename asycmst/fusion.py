@@ -97,7 +97,7 @@ class FeedForwardBlock(nn.Module):
         hidden = config.ffn_dim if hidden is None else hidden
         self.network = nn.Sequential(
             nn.Linear(config.dim, hidden, config.bias),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             Dropout(config.dropout),
             nn.Linear(hidden, config.dim, config.bias),
             Dropout(config.dropout),

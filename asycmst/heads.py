@@ -132,5 +132,5 @@ def _doubling(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=False),
         nn.GroupNorm(1, after),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )

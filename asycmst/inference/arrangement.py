@@ -62,7 +62,6 @@ def arranged(model: AsyCMST, device: torch.device, dtype: torch.dtype, packs: bo
         _replace(network.layers, JointSelfAttention, FlatAttention)
     if network.mask_decoder is not None:
         decoder = network.mask_decoder.to(dtype)
-        _replace(decoder, nn.ReLU, lambda _: nn.ReLU(inplace=True))
         if on_cpu:
             pieces = DecoderInPieces(decoder, images)
             network.add_module("mask_decoder", pieces)

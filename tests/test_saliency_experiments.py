@@ -33,6 +33,13 @@ def test_every_centre_is_tested_by_every_training(tmp_path: Path) -> None:
         assert isinstance(trial.settings.model, SaliencyConfig)
 
 
+def test_frames_of_other_sizes_are_left_to_the_other_experiments(tmp_path: Path) -> None:
+    study = make_study("demo", tmp_path)
+    assert centres.fits(study)
+    odd = replace(study, base=replace(study.base, model=AsyCMSTConfig(image_size=(64, 100))))
+    assert not centres.fits(odd)
+
+
 def test_the_released_losses_are_a_row_of_their_own(tmp_path: Path) -> None:
     grid = centres.grid(make_study("demo", tmp_path, repeats=1))
     ours, released = (

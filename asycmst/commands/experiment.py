@@ -77,6 +77,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
+    from asycmst.experiments import centres
     from asycmst.experiments.catalogue import run_experiments
     from asycmst.experiments.sizes import make_study
 
@@ -90,7 +91,9 @@ def run(options: argparse.Namespace) -> None:
     names = [options.study]
     if options.study == "all":
         # With own data not everything can be had.
-        names = [name for name in STUDIES if name != "transfer" or len(study.sources) > 1]
+        left_out = {"transfer"} if len(study.sources) < 2 else set()
+        left_out |= set() if centres.fits(study) else {"centres"}
+        names = [name for name in STUDIES if name not in left_out]
         if options.data is not None:
             names.remove("registration")
     run_experiments(names, study, jobs=options.jobs)

@@ -25,6 +25,7 @@ from asycmst.experiments.scores import Results
 from asycmst.experiments.tables import Cell, Column, Table
 from asycmst.experiments.writers import write_table
 from asycmst.saliency.config import SaliencyConfig
+from asycmst.saliency.network import STRIDE
 from asycmst.self_supervision import NODULES, SaliencyObjective
 
 _SCANNERS = {
@@ -65,6 +66,11 @@ def _rows(study: Study) -> dict[str, Overrides]:
         name: {"model": {"network": "saliency", **config.to_dict()}}
         for name, config in ((_OURS, ours), ("As released", released))
     }
+
+
+def fits(study: Study) -> bool:
+    """Whether the frames have a size that the saliency net takes."""
+    return not any(side % STRIDE for side in study.base.model.frame_size)
 
 
 def grid(study: Study) -> dict[Place, Trial]:

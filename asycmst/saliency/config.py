@@ -70,7 +70,7 @@ class SaliencyConfig(SaliencyObjective, NetworkConfig):
 
     @classmethod
     def demo(cls) -> "SaliencyConfig":
-        """A model that learns to find dark nodules in images of 64 x 64 in a minute on a CPU."""
+        """A model that learns to find dark nodules in images of 64 x 64 in minutes on a CPU."""
         return cls(
             image_size=64,
             width=4,

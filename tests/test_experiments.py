@@ -214,6 +214,7 @@ def test_the_best_and_the_second_are_marked_in_every_format(tmp_path: Path) -> N
     assert float(found_lines[0]["Thyroid Acc (%), mean"]) == pytest.approx(0.8)
     assert found_lines[-1]["Model"].startswith("ideal: CEUS where") and text.count("ideal: ") == 4
     assert "0.968" in text and "not clinical evidence" in text and "(n - 1)" in text
+    assert "no reader of pixels does better" in text
 
 
 def test_table_5_counts_the_pairs_of_the_paper(tmp_path: Path) -> None:

@@ -70,8 +70,13 @@ def score_table(
     for row, text in (unmade or {}).items():
         blank = [MISSING] * (len(header) - len(heads))
         body.append((Cell(row), Cell(text), *[EMPTY] * (len(heads) - 2), *blank))
-    body += _observer_rows(header, heads, columns)
+    observers = _observer_rows(header, heads, columns)
+    body += observers
     notes = [*study_notes(study, results)]
+    if observers:
+        notes.append(
+            "Ideal observers read the latents behind the pixels: no reader of pixels does better."
+        )
     if baseline is not None:
         notes.insert(
             1,
@@ -97,9 +102,6 @@ def study_notes(study: Study, results: Results) -> list[str]:
             f"Synthetic phantoms, not clinical evidence: {sizes.train} training, "
             f"{sizes.validation} validation and {source.test_samples} test samples of "
             f"{sizes.frames} x {sizes.size} x {sizes.size}, {recipe.epochs} epoch(s)."
-        )
-        notes.append(
-            "Ideal observers read the latents behind the pixels: no reader of pixels does better."
         )
     if study.size == "smoke":
         notes.append("Size smoke shows that everything runs; its figures mean nothing.")

@@ -105,8 +105,8 @@ def export_model(
         out: A folder, made when missing. Files of an earlier export that are not written anew are
             removed from it, so that what lies there is one model.
         formats: "torch-export" (model.pt2, run by `torch.export.load`), "aoti" (model.aoti.pt2,
-            compiled for processors such as this one; minutes for the paper's model) and "onnx"
-            (model.onnx).
+            compiled for processors such as this one, with paths of this machine in its compiled
+            code; minutes for the paper's model) and "onnx" (model.onnx).
         meta: The plain facts of its checkpoint. A decoder that was trained without masks
             ("has_masks" is False) is left out.
         lengths: Add a third input, "frame_lengths" (B,), for padded clips.

@@ -56,7 +56,8 @@ class FoldedEncoders(nn.Module):
     def _folded(self, encoder: FrameEncoder) -> nn.Module:
         fold_norms(encoder.trunk)
         network = nn.Sequential(encoder.trunk, encoder.project).to(self.dtype)
-        if self.pack is not None:
+        is_residual = hasattr(encoder.trunk, "layer4")  # and no other trunk put in its place
+        if self.pack is not None and is_residual:
             return self.pack(encoder.trunk, encoder.project)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

@@ -61,11 +61,17 @@ def fss_ranking(
 
 
 def gates_forward(out: Tensor, x: Tensor, patch: int, split: bool) -> None:
-    _eager.gates_forward(out, x, patch, split)
+    from asycmst_ops._triton import gates
+
+    family: Any = gates if gates.supports(x, patch) else _eager
+    family.gates_forward(out, x, patch, split)
 
 
 def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool) -> None:
-    _eager.gates_backward(dx, grad, x, patch, split)
+    from asycmst_ops._triton import gates
+
+    family: Any = gates if gates.supports(x, patch) else _eager
+    family.gates_backward(dx, grad, x, patch, split)
 
 
 def _family(axial: Any, problems: Sequence[Forward] | Sequence[Backward]) -> Any:

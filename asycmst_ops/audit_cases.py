@@ -141,6 +141,32 @@ def ranking_case(frames: int, *, has_lengths: bool = False) -> Case:
     )
 
 
+def gates_case(
+    kernel: str,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    channels_last: bool = False,
+    backward: bool = False,
+) -> Case:
+    """The launch that gates of maps in patches of 4 make; "collect", "settle" or "write"."""
+    from asycmst_ops._triton import gates
+
+    way = "backward" if backward else "forward"
+    if kernel == "settle":
+        return Case(kernel, way, {"": "*fp32"}, gates.settle_keywords(backward), False, False)
+    return Case(
+        kernel,
+        f"{way} {_NAMES[dtype]} {'channels last' if channels_last else 'rows'}",
+        {**dict.fromkeys(_GATES_OWN, "*fp32"), "": _POINTERS[dtype]},
+        gates.compile_keywords(64, 4, channels_last, backward),
+        False,
+        False,
+    )
+
+
+_GATES_OWN = ("gates", "pulls", "statistics", "settled")
+
+
 def shipped_cases() -> list[Case]:
     """The launches that are audited: each branch of the launch table, masks and alignment."""
     cases = []
@@ -163,7 +189,7 @@ def shipped_cases() -> list[Case]:
             attention_case(kernel, 49, 49, 64, torch.float32),
             attention_case(kernel, 49, 49, 64, torch.float32, precision="tf32"),
         ]
-    return [*cases, *_long_cases(), *_union_cases(), *_ranking_cases()]
+    return [*cases, *_long_cases(), *_union_cases(), *_ranking_cases(), *_gates_cases()]
 
 
 _TOGETHER = ("axis dq", "col dq")
@@ -222,14 +248,29 @@ def _ranking_cases() -> list[Case]:
     return [ranking_case(16), ranking_case(64, has_lengths=True)]
 
 
+def _gates_cases() -> list[Case]:
+    cases = []
+    for backward in (False, True):
+        cases.append(gates_case("settle", backward=backward))
+        for kernel in ("collect", "write"):
+            cases += [
+                gates_case(kernel, channels_last=last, backward=backward) for last in (False, True)
+            ]
+    cases += [gates_case(kernel, torch.float32, backward=True) for kernel in ("collect", "write")]
+    return cases
+
+
 def kernel_of(case: Case) -> Any:
     """The Triton function that a case names."""
-    from asycmst_ops._triton import axial_kernels, blocks, ranking
+    from asycmst_ops._triton import axial_kernels, blocks, gates_kernels, ranking
 
     kernels = {
         "forward": axial_kernels.forward_kernel,
         "backward": axial_kernels.backward_kernel,
         "ranking": ranking.ranking_kernel,
+        "collect": gates_kernels.collect_kernel,
+        "settle": gates_kernels.settle_kernel,
+        "write": gates_kernels.write_kernel,
     }
     if case.kernel in kernels:
         return kernels[case.kernel]

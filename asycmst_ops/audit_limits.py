@@ -63,9 +63,18 @@ _CEILINGS = {
 # Warpgroup products let the tiles of the backward pass stay in shared memory.
 _WARPGROUP_BACKWARD = Ceiling(144, 48)
 
+# The kernels of the gates: forward, backward.
+_GATES_CEILINGS = {
+    "collect": (Ceiling(112, 8), Ceiling(128, 8)),
+    "settle": (Ceiling(96, 8), Ceiling(104, 8)),
+    "write": (Ceiling(144, 8), Ceiling(112, 8)),
+}
+
 
 def ceiling(case: Case, architecture: int) -> Ceiling:
     """The case's row of the table; what the hardware bears for a kernel that has none."""
+    if case.kernel in _GATES_CEILINGS:
+        return _GATES_CEILINGS[case.kernel][case.keywords["BACKWARD"]]
     if case.kernel not in ("forward", "backward"):
         return _HARD
     kind, rows = _kind(case), _rows(case)

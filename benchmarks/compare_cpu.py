@@ -19,11 +19,21 @@ from typing import Any
 
 import torch
 from peak import peak_gflops
-from providers import AXIAL, JOINT, RANKING, SYMMETRIC, compiled, forward, forward_backward
+from providers import (
+    AXIAL,
+    GATES,
+    GATES_SCALES,
+    JOINT,
+    RANKING,
+    SYMMETRIC,
+    compiled,
+    forward,
+    forward_backward,
+)
 
 from asycmst_ops import _cpu, acmst_attention, info
 from asycmst_ops._problem import Backward, Forward
-from asycmst_ops.testing import assert_within_budget, make_grids
+from asycmst_ops.testing import assert_within_budget, make_features, make_grids
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 PAPER = (16, 49, 6, 64)
@@ -69,6 +79,11 @@ def cases(batches: list[int]) -> Iterator[tuple[str, dict[str, Any], Any, list[A
                 yield name, peers, dtype, grids[:n_in], grids[n_in:]
     scores = torch.randn(32, PAPER[0])
     yield "ranking", RANKING, FLOAT32, [scores], [torch.ones(())]
+    for channels, side in GATES_SCALES:
+        shape = (1, channels, side, side)
+        gates = {**GATES, "eager-compiled": compiled(GATES["eager"])}
+        features, grad = make_features(shape), make_features(shape, seed=1)
+        yield f"gates {channels}x{side}", gates, FLOAT32, [features], [grad]
 
 
 def check(name: str, functions: dict[str, Any], inputs: list[torch.Tensor]) -> None:
@@ -77,7 +92,7 @@ def check(name: str, functions: dict[str, Any], inputs: list[torch.Tensor]) -> N
     def tupled(out: Any) -> tuple[torch.Tensor, ...]:
         return out if isinstance(out, tuple) else (out,)
 
-    definition = functions["eager"] if name == "ranking" else functions["einsum"]
+    definition = functions["einsum" if "einsum" in functions else "eager"]
     plain = tupled(definition(*inputs))
     exact = tupled(definition(*[x.double() for x in inputs]))
     for provider, function in functions.items():

@@ -17,6 +17,7 @@ from asycmst_ops import (
     acmst_attention,
     axial_attention,
     cross_modal_attention,
+    dual_attention_gates,
     fss_ranking_loss,
     reference,
 )
@@ -196,6 +197,24 @@ RANKING: dict[str, Callable[[Tensor], Tensor]] = {
     "ours": fss_ranking_loss,
     "eager": reference.fss_ranking_loss,
 }
+
+
+def gates_as_written(features: Tensor) -> Tensor:
+    """Both gates as one writes them."""
+    height, width = features.shape[2:]
+    channel = features.var((2, 3), keepdim=True).sigmoid()
+    means = F.avg_pool2d(features, 4, ceil_mode=True).sigmoid()
+    spatial = F.interpolate(means, scale_factor=4, mode="bilinear")[:, :, :height, :width]
+    return features * (channel + spatial)
+
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "ours": dual_attention_gates,
+    "eager": gates_as_written,
+}
+# Channels of both branches of an encoder together and the side of their maps, for an image of
+# 224 x 224.
+GATES_SCALES = tuple((64 * 2**scale, 224 // 2**scale) for scale in range(5))
 
 
 def compiled(function: Callable[..., object]) -> Callable[..., object]:

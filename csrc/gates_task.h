@@ -88,7 +88,8 @@ struct GatesTask {
         }
         const IO* from = at(p.x, 0);
         for (std::int64_t l = 0; l < group + lanes; ++l) {
-            pivot[l] = Last ? (l < held ? to_compute(from[l]) : C(0)) : to_compute(from[0]);
+            const C value = Last && l >= held ? C(0) : to_compute(from[Last ? l : 0]);
+            pivot[l] = value - value == C(0) ? value : C(0);  // of a finite pixel only
         }
     }
 

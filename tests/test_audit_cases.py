@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 from asycmst_ops import audit_cases
-from asycmst_ops._triton import axial_kernels, block_kernels, blocks, ranking
+from asycmst_ops._triton import axial_kernels, block_kernels, blocks, gates_kernels, ranking
 
 
 def test_every_kernel_appears_once_per_configuration() -> None:
@@ -17,6 +17,9 @@ def test_every_kernel_appears_once_per_configuration() -> None:
         block_kernels.query_kernel,
         block_kernels.key_kernel,
         ranking.ranking_kernel,
+        gates_kernels.collect_kernel,
+        gates_kernels.settle_kernel,
+        gates_kernels.write_kernel,
     }
     assert len(names) == len(set(names))
 

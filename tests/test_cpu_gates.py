@@ -113,3 +113,18 @@ def test_nan_and_infinity_stay_in_their_channel(layout: Any, isa: int) -> None:
     for before, after in zip(clean, gate(x, grad, 4, False, isa), strict=True):
         assert torch.equal(before[:, others], after[:, others])
         assert after[0, 1].isnan().all()
+
+
+@each_isa
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
+def test_under_the_spatial_gate_alone_they_stay_near_their_patch(
+    bad: float, layout: Any, isa: int
+) -> None:
+    x = make_features((1, 4, 16, 8), layout=layout)
+    grad = torch.ones_like(x)
+    clean = gate(x, grad, 4, True, isa)
+    x[0, 3, 0, 0] = bad
+    for before, after in zip(clean, gate(x, grad, 4, True, isa), strict=True):
+        torch.testing.assert_close(before[0, 3, 8:], after[0, 3, 8:])
+        assert torch.equal(before[:, :3], after[:, :3])

@@ -79,6 +79,13 @@ def test_a_transfer_is_another_test_of_the_same_training() -> None:
     assert len(tasks) == len(here) and all(len(task.tests) == 2 for task in tasks.values())
 
 
+def test_one_phantom_has_the_runs_that_it_has_beside_the_other() -> None:
+    alone = ablation.grid(make_study("smoke", Path("out"), repeats=2, domains=("breast",)))
+    both = ablation.grid(STUDY)
+    assert {place.column for place in alone} == {"Breast"} and len(alone) == len(both) // 2
+    assert set(tasks_of([alone], Path("out"))) < set(tasks_of([both], Path("out")))
+
+
 def test_a_transfer_needs_two_data_sets() -> None:
     with pytest.raises(ValueError, match="a transfer needs two data sets: give --other-data"):
         transfer.grid(replace(STUDY, sources=STUDY.sources[:1]))

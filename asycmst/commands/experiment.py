@@ -67,7 +67,13 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=at_least(1), default=1, metavar="N", help="trainings side by side (1)"
     )
-    parser.add_argument(
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument(
+        "--phantom",
+        choices=("thyroid", "breast"),
+        help="phantoms of one organ alone (both, as two data sets)",
+    )
+    data.add_argument(
         "--data", type=Path, metavar="CACHE", help="a cache of `asycmst prepare` (phantoms)"
     )
     parser.add_argument("--splits", type=Path, help="its splits, of `asycmst split`")
@@ -86,6 +92,7 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         repeats=options.seeds,
         jobs=options.jobs,
+        domains=("thyroid", "breast") if options.phantom is None else (options.phantom,),
         folders=_folders(options),
     )
     names = [options.study]

@@ -12,6 +12,7 @@ from asycmst.training.recipe import Recipe
 from asycmst.training.settings import FitSettings, PhantomSplits, RunSettings
 
 Size = Literal["smoke", "demo", "paper"]
+Domain = Literal["thyroid", "breast"]
 
 
 class CaseFolder(NamedTuple):
@@ -37,6 +38,7 @@ def make_study(
     *,
     repeats: int | None = None,
     jobs: int = 1,
+    domains: Sequence[Domain] = ("thyroid", "breast"),
     folders: Sequence[CaseFolder] = (),
 ) -> Study:
     """The study of a size on phantoms, or on one's own data.
@@ -47,7 +49,8 @@ def make_study(
         out: folder of everything.
         repeats: None is 3, 1 for "smoke", or as many as the splits of the own data have.
         jobs: how many trainings run side by side.
-        folders: own data, one set or two; none is the thyroid and the breast phantom.
+        domains: of the phantoms, where there is no data of one's own.
+        folders: own data, one set or two; none is the phantoms.
 
     Raises:
         FileNotFoundError, ValueError: a cache or its splits are missing or do not go together.
@@ -63,8 +66,7 @@ def make_study(
         model = replace(scale.model, frames=frames, image_size=frame_size)
     else:
         sources = tuple(
-            Source(domain.capitalize(), _phantoms(domain, scale), scale.test)
-            for domain in ("thyroid", "breast")
+            Source(domain.capitalize(), _phantoms(domain, scale), scale.test) for domain in domains
         )
         model = scale.model
     threads = scale.threads
@@ -100,7 +102,7 @@ def _scale(size: Size) -> _Scale:
     return _Scale(small, recipe, 24, 12, 24, (0.4, 0.8), 1)
 
 
-def _phantoms(domain: Literal["thyroid", "breast"], scale: _Scale) -> PhantomSplits:
+def _phantoms(domain: Domain, scale: _Scale) -> PhantomSplits:
     return PhantomSplits(
         frames=scale.model.frames,
         size=scale.model.frame_size[0],

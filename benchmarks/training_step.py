@@ -3,8 +3,8 @@
     python benchmarks/training_step.py --out benchmarks/results/FILE.json
 
 Both take the same weights, clips and optimiser; the naive model is that of naive.py. Losses and
-gradients are compared before anything is timed; a ratio is our median time over the naive one's:
-below 1 ours is faster.
+gradients are compared before anything is timed; a ratio is our median time over the naive one's,
+in float32 and under bfloat16 autocast: below 1 ours is faster.
 """
 
 import argparse
@@ -39,15 +39,18 @@ def batch_of(config: AsyCMSTConfig, size: int) -> dict[str, Tensor]:
     }
 
 
-def step_of(model: AsyCMST, recipe: Recipe, batch: dict[str, Tensor]) -> Callable[[], Tensor]:
-    """A training step: forward, loss, backward, optimiser."""
+def step_of(
+    model: AsyCMST, recipe: Recipe, batch: dict[str, Tensor], *, mixed: bool
+) -> Callable[[], Tensor]:
+    """A training step: forward, loss, backward, optimiser; `mixed` is bfloat16 autocast."""
     optimizer, _ = build_optimizer(model.parameters(), recipe, total_steps=10**6)
     loss = AsyCMSTLoss(model.config)
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        output: AsyCMSTOutput = model(batch["bus"], batch["ceus"])
-        total = loss(output, batch["label"], batch["mask"]).total
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            output: AsyCMSTOutput = model(batch["bus"], batch["ceus"])
+            total = loss(output, batch["label"], batch["mask"]).total
         total.backward()
         optimizer.step()
         return total.detach()
@@ -129,9 +132,11 @@ def main() -> None:
     batch = batch_of(config, args.batch)
     difference = check(config)
     ours = AsyCMST(config)
+    naive = naive_model(ours)
     steps = {
-        "ours": step_of(ours, Recipe.paper(), batch),
-        "naive": step_of(naive_model(ours), Recipe.paper(), batch),
+        f"{name} {precision}": step_of(model, Recipe.paper(), batch, mixed=mixed)
+        for precision, mixed in (("32-true", False), ("bf16-mixed", True))
+        for name, model in (("ours", ours), ("naive", naive))
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -148,9 +153,12 @@ def main() -> None:
         "gradient_difference": difference,
         "seconds": {name: round(value, 3) for name, value in medians.items()},
         "spread": {name: [round(min(v), 3), round(max(v), 3)] for name, v in times.items()},
-        "ours_over_naive": round(medians["ours"] / medians["naive"], 3),
+        "ours_over_naive": {
+            precision: round(medians[f"ours {precision}"] / medians[f"naive {precision}"], 3)
+            for precision in ("32-true", "bf16-mixed")
+        },
     }
-    result["samples_per_second"] = round(args.batch / medians["ours"], 2)
+    result["samples_per_second"] = round(args.batch / medians["ours 32-true"], 2)
     if args.cache:
         result["loaded_per_second"] = round(loaded_per_second(args.cache, args.batch), 1)
     print(json.dumps(result, indent=1))

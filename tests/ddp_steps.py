@@ -15,11 +15,11 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import asycmst.training.data
-import asycmst.training.run
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.samples import Item, PhantomDataset
 from asycmst.model import AsyCMST
 from asycmst.training.module import Progress
+from asycmst.training.networks import BUILT_IN
 from asycmst.training.recipe import Recipe
 from asycmst.training.run import fit_run
 from asycmst.training.settings import DataSettings, FitSettings, PhantomSplits, RunSettings
@@ -50,7 +50,7 @@ class WithoutStatistics(AsyCMST):
 
 def main(out: Path) -> None:
     asycmst.training.data.PhantomDataset = UnevenlyAnnotated  # type: ignore[misc]
-    asycmst.training.run.AsyCMST = WithoutStatistics  # type: ignore[misc]
+    BUILT_IN["asycmst"] = BUILT_IN["asycmst"]._replace(build=WithoutStatistics)
     torch.set_num_threads(1)
     gradients: list[dict[str, Any]] = []
 

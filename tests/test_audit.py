@@ -162,7 +162,7 @@ for case in (
     ]
 print(json.dumps([len(kernels), loose, narrow]))
 """
-    assert measure(script) == [6, [], []]
+    assert measure(script) == [9, [], []]
 
 
 def test_what_cannot_be_audited_is_refused_in_one_line() -> None:

@@ -117,11 +117,19 @@ def test_each_command_explains_itself(
         (("prepare", "{folder}/file"), "required: --out"),
         (
             ("explain", "--checkpoint", "{folder}/none", "--out", "{folder}/o", "--bus", "b"),
-            "a case is either --bus CLIP --ceus CLIP or --data CACHE --case ID",
+            "no checkpoint at",
         ),
         (
             ("explain", "--checkpoint", "c", "--out", "o", "--data", "d", "--bus", "b"),
-            "a case is either",
+            "a case is --bus CLIP --ceus CLIP, --data CACHE --case ID, or --bus IMAGE",
+        ),
+        (
+            ("explain", "--checkpoint", "c", "--out", "o", "--bus", "b", "--case", "1"),
+            "a case is --bus CLIP --ceus CLIP, --data CACHE --case ID, or --bus IMAGE",
+        ),
+        (
+            ("predict", "--checkpoint", "c", "--bus", "b", "--follow"),
+            "--follow watches both clips: give --ceus as well",
         ),
         (
             ("export", "--checkpoint", "{folder}/none", "--out", "{folder}/o", "--format", "onnx"),

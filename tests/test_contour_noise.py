@@ -130,6 +130,16 @@ def test_a_hole_moves_with_its_lesion() -> None:
     assert not grown[45, 60] and grown.sum() / RING.sum() == pytest.approx(1.3225, rel=0.02)
 
 
+def test_a_hole_that_leaves_its_lesion_adds_nothing() -> None:
+    whole = disc(60, 45, 25)
+    thin = whole & ~disc(60, 45, 23)
+    for seed in range(5):
+        changed, outer = (
+            perturbed(mask, "jitter", np.random.default_rng(seed)) for mask in (thin, whole)
+        )
+        assert changed.any() and not (changed & ~outer).any()
+
+
 def test_one_pixel_and_no_pixel() -> None:
     for noise in ("jitter", "shrink", "expand"):
         assert perturbed(BLOBS["dot"], noise, draws()).sum() <= 1  # type: ignore[arg-type]

@@ -1,16 +1,17 @@
 """A study of single B-mode images: its CSV, its items, trained and evaluated by the commands."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from asycmst import cli
+from asycmst import AsyCMST, AsyCMSTConfig, cli
 from asycmst.data.image_study import ImageDataset, read_image_study
 from asycmst.data.phantom import PhantomConfig, make_phantom
-from asycmst.training.checkpoint import load_checkpoint
+from asycmst.training.checkpoint import load_checkpoint, save_checkpoint
 
 PARTS = ("train", "train", "train", "train", "valid", "valid", "test", "test")
 
@@ -81,6 +82,24 @@ def test_a_network_of_clips_is_not_trained_on_images(
     assert fit(study, tmp_path / "run", "asycmst") == 2
     assert "give --model saliency" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_clips_is_not_evaluated_on_images(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(AsyCMSTConfig.demo(), frames=2, image_size=32)
+    save_checkpoint(tmp_path / "clips.ckpt", AsyCMST(config), {})
+    words = (
+        "--checkpoint",
+        tmp_path / "clips.ckpt",
+        "--data",
+        study,
+        "--out",
+        tmp_path / "report",
+    )
+    assert command("evaluate", *words) == 2
+    assert "reads the contrast clip too" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,11 @@ def fold(number: int, skill: float, seed: int, meta: dict[str, Any], watched: in
 
 
 def evaluated(splits: int = 3, watched: int = 20, names: str = "ab") -> Evaluated:
-    meta = {"trained_on": "<thyroid> & more", "train_ids": ["case-1", "MRN-77"]}
+    meta = {
+        "trained_on": "<thyroid> & more",
+        "train_ids": ["case-1", "MRN-77"],
+        "label_noise": {"fraction": 0.5, "inverted_ids": ["MRN-77"]},
+    }
     folds = {
         name: [fold(k, 2.0 - place, 10 * place + k, meta, watched) for k in range(1, splits + 1)]
         for place, name in enumerate(names)

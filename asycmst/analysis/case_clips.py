@@ -66,6 +66,10 @@ def read_case(
     if ceus is None:
         if config.reads_ceus:
             raise ValueError("the network reads the contrast clip too; give --ceus")
+        if ceus_view is not None:
+            raise ValueError(
+                "--ceus-view is the side of a contrast clip; give --ceus, or leave out"
+            )
         image = load_image(bus, config.frame_size, view=bus_view)
         return CaseClips(image, image, same=False)
     pair = load_pair(

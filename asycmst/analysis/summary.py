@@ -140,8 +140,12 @@ def _model(
 
 
 def _shown_meta(meta: dict[str, Any]) -> dict[str, Any]:
-    """Without the ids of the training cases."""
-    return {key: value for key, value in meta.items() if not key.endswith("_ids")}
+    """Without the ids of the training cases, however deep."""
+    return {
+        key: _shown_meta(value) if isinstance(value, dict) else value
+        for key, value in meta.items()
+        if not key.endswith("_ids")
+    }
 
 
 def _confusion(folds: Sequence[Fold], point: str) -> dict[str, int]:

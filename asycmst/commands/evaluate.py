@@ -97,8 +97,15 @@ def run(options: argparse.Namespace) -> None:
     studies = _studies(options)
     networks = known(*options.model)
     if options.data.is_file():
-        model, _ = load_checkpoint(options.checkpoint[0], networks)
-        cases, open_cases = open_images(options.data, config_of(model).frame_size)
+        trained = [path for study in studies for path in study.checkpoints]
+        configs = [config_of(load_checkpoint(path, networks)[0]) for path in trained]
+        for path, config in zip(trained, configs, strict=True):
+            if config.reads_ceus:
+                raise ValueError(
+                    f"{options.data} lists B-mode images, and the network of {path} reads the "
+                    "contrast clip too; give --data a cache of paired clips"
+                )
+        cases, open_cases = open_images(options.data, configs[0].frame_size)
     else:
         cases, open_cases = open_cache(options.data)
     number = len(options.checkpoint)

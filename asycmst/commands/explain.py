@@ -47,7 +47,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    if options.bus is not None and options.ceus is None and options.data is None:
+    if options.bus is not None and not any((options.ceus, options.data, options.case)):
         _explain_image(options)
         return
     files = (options.bus, options.ceus)

@@ -78,6 +78,8 @@ def _follow(options: argparse.Namespace, networks: "Mapping[str, Network]") -> N
     from asycmst.analysis.follow import follow
     from asycmst.commands.following import following
 
+    if options.ceus is None:
+        raise ValueError("--follow watches both clips: give --ceus as well")
     with following() as (show, stop):
         prediction = follow(
             options.checkpoint,

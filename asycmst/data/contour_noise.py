@@ -114,10 +114,12 @@ def perturbed(mask: Mask, noise: ContourNoise, generator: np.random.Generator) -
     changed = np.zeros_like(mask)
     for contours in outlines(mask):
         centre = centroid(contours[0])
-        part = np.zeros_like(mask)
-        for contour in contours:  # the holes take out of the part what they enclose
-            points = control_points(contour) if noise == "jitter" else contour
-            part ^= contour_mask(moved(points, centre, noise, generator), *mask.shape)
+        points = (control_points(x) if noise == "jitter" else x for x in contours)
+        part, *holes = (
+            contour_mask(moved(x, centre, noise, generator), *mask.shape) for x in points
+        )
+        for hole in holes:
+            part &= ~hole
         changed |= part
     return changed
 

@@ -55,7 +55,7 @@ def prepare_model(
 
     The answers are the model's in evaluation mode, to rounding: of the paper's model, logits in
     float32 within 1e-4. In bfloat16 weights and tokens are rounded to 8 bits, sums are not: two
-    trained demo models moved the difference of their logits by up to 0.012 on phantoms, fresh
+    small trained models moved the difference of their logits by up to 0.012 on phantoms, fresh
     weights of the paper's size a logit by 0.011. benchmarks/inference_agreement.py measures yours
     and names each case whose class changes.
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,16 @@ from asycmst.data.manifest import read_manifest
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.phantom_files import write_phantom
 from asycmst.data.protocol import make_splits
-from asycmst.data.splits import write_splits
+from asycmst.data.splits import read_split, write_splits
+from asycmst.experiments import runner
 from asycmst.experiments.catalogue import run_experiments
+from asycmst.experiments.grid import Source, Task, run_name
 from asycmst.experiments.grid_console import grid_display
 from asycmst.experiments.runner import End, Step
 from asycmst.experiments.sizes import CaseFolder, make_study
+from asycmst.files import write_text
 from asycmst.training.module import Progress
+from asycmst.training.settings import FitSettings
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,74 @@ def test_own_data_are_trained_and_tested_by_their_splits(own: CaseFolder, tmp_pa
     }
     (row,) = lines(tmp_path / "dataset" / "table-1.csv")
     assert (row["Dataset"], row["Overall"]) == ("clinic", "20")
+
+
+def copied(data: CaseFolder, folder: Path) -> CaseFolder:
+    """The same data at another place."""
+    return CaseFolder(
+        shutil.copytree(data.cache, folder / "clinic"),
+        shutil.copytree(data.splits, folder / "splits"),
+    )
+
+
+def relabel(data: CaseFolder, id_: str) -> None:
+    index = data.cache / "index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    (case,) = (case for case in content["cases"] if case["id"] == id_)
+    case["label"] = 1 - case["label"]
+    write_text(index, json.dumps(content))
+
+
+def names(data: CaseFolder) -> tuple[str, str]:
+    """Of the first repeat's run and of its test."""
+    (source,) = make_study("smoke", Path("out"), folders=[data]).sources
+    settings = replace(FitSettings.demo(), data=source.training(0))
+    return run_name(settings), source.test(0).key
+
+
+def test_a_run_and_a_test_are_known_by_their_cases_and_labels(
+    own: CaseFolder, tmp_path: Path
+) -> None:
+    moved, split = copied(own, tmp_path), read_split(own.splits, 1)
+    run, test = names(moved)
+    assert (run, test) == names(own)
+    relabel(moved, split.test[0])
+    after_test = names(moved)
+    assert after_test[0] == run and after_test[1] != test
+    relabel(moved, split.validation[0])
+    assert names(moved)[0] != run and names(moved)[1] == after_test[1]
+
+
+def test_an_interrupted_run_goes_on_where_its_data_lie_now(
+    own: CaseFolder, tmp_path: Path
+) -> None:
+    study = make_study("smoke", tmp_path, folders=[own])
+    settings = replace(study.base, recipe=replace(study.base.recipe, batch_size=4))
+    (moved,) = make_study("smoke", tmp_path, folders=[copied(own, tmp_path / "mnt")]).sources
+    weights = []
+    for source in (study.sources[0], moved):
+        task = Task(replace(settings, data=source.training(0)).in_folder(tmp_path / "run"))
+        assert runner._train(task, lambda what: None) is None
+        weights.append((tmp_path / "run" / "best.ckpt").stat().st_mtime_ns)
+        (tmp_path / "run" / "trained.json").unlink()
+    assert weights[0] == weights[1]
+
+
+def test_data_sets_in_folders_of_one_name_are_told_apart(own: CaseFolder, tmp_path: Path) -> None:
+    other = copied(own, tmp_path / "second")
+    study = make_study("smoke", tmp_path, folders=[own, other])
+    found = [source.name for source in study.sources]
+    assert found == [f"{own.cache.parent.name}/clinic", "second/clinic"]
+    with pytest.raises(ValueError, match=r"are two data sets of one name, .*/clinic; give two"):
+        make_study("smoke", tmp_path, folders=[own, own])
+
+
+def test_masks_are_looked_for_in_the_cache(own: CaseFolder, tmp_path: Path) -> None:
+    assert Source("own", cache=own.cache).has_masks()
+    cases = read_manifest(own.cache.parent / "clips" / "manifest.csv")
+    bare = [replace(case, mask=None) for case in cases[:2]]
+    prepare(bare, tmp_path / "bare", frames=4, size=(32, 32))
+    assert not Source("bare", cache=tmp_path / "bare").has_masks()
 
 
 def test_more_repeats_than_splits_are_refused(own: CaseFolder, tmp_path: Path) -> None:

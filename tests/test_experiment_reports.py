@@ -23,7 +23,8 @@ from asycmst.experiments import (
     transfer,
     weights,
 )
-from asycmst.experiments.grid import Place, Trial
+from asycmst.experiments.claims import Claims
+from asycmst.experiments.grid import Place, Source, Trial
 from asycmst.experiments.records import Answered, Failed, Outcome
 from asycmst.experiments.scores import Results
 from asycmst.experiments.sizes import make_study
@@ -83,6 +84,22 @@ def test_table_2_has_a_row_for_every_method_that_says_what_is_there(tmp_path: Pa
     assert_pictures(files, "fig-6")
 
 
+def test_a_method_that_does_not_take_the_clips_is_said_not_to(tmp_path: Path) -> None:
+    """The tubelets of ViViT are two frames long."""
+    odd = replace(STUDY, base=replace(STUDY.base, model=replace(STUDY.base.model, frames=5)))
+    comparison.report(odd, answers(comparison.grid(odd), tmp_path, {}), tmp_path)
+    rows = {row["Method"].split(" (")[0]: row for row in lines(tmp_path / "table-2.csv")}
+    words = "does not take these clips: frames 5 is not a multiple of tubelet 2"
+    assert rows["ViViT"]["What is here"].startswith(words)
+    assert rows["ViViT"]["Breast Acc (%)"] == "-" != rows["R(2+1)D"]["Breast Acc (%)"]
+    assert [*rows][:2] == ["R(2+1)D", "ViViT"]
+    files = swap.report(odd, answers(swap.grid(odd), tmp_path, {}), tmp_path)
+    methods = [row["Method"] for row in lines(tmp_path / "fig-9.csv")]
+    assert methods[:9] == ["R(2+1)D"] * 4 + ["AsyCMST"] * 4 + ["ViViT"]
+    assert_pictures(files, "fig-9")
+    assert {place.row for place in timing.grid(odd)} == {"R(2+1)D", "Early fusion", "AsyCMST"}
+
+
 def test_table_3_is_both_ways(tmp_path: Path) -> None:
     results = answers(transfer.grid(STUDY), tmp_path, {})
     files = transfer.report(STUDY, results, tmp_path)
@@ -119,7 +136,24 @@ def test_figs_11_and_12_have_labels_and_contours(tmp_path: Path) -> None:
     rows = lines(tmp_path / "fig-12.csv")
     assert rows[5]["Training data"] == "40% of labels inverted"
     assert rows[5]["Breast Acc (%)"] == "55.0 ± 0.0" and rows[0]["Breast p t"] == "-"
+    assert "changed in the training part only" in (tmp_path / "fig-12.txt").read_text()
     assert_pictures(files, "fig-11", "fig-12", "fig-12-auc")
+
+
+def test_contours_are_changed_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Source, "has_masks", lambda source: source.name == "Breast")
+    grid = noise.grid(STUDY)
+    assert Place("shrunk by 15%", "Breast", 1) in grid
+    assert Place("shrunk by 15%", "Thyroid", 1) not in grid
+    noise.report(STUDY, answers(grid, tmp_path, {}), tmp_path)
+    rows = {row["Training data"]: row for row in lines(tmp_path / "fig-12.csv")}
+    assert rows["shrunk by 15%"]["Breast Acc (%)"] != "-"
+    assert rows["shrunk by 15%"]["Thyroid Acc (%)"] == "-"
+    assert "Thyroid has no contours." in (tmp_path / "fig-12.txt").read_text()
+    monkeypatch.setattr(Source, "has_masks", lambda source: False)
+    assert {place.row for place in noise.grid(STUDY)} == set(noise.LABELS)
 
 
 def test_fig_13_draws_a_failed_run_as_missing(tmp_path: Path) -> None:
@@ -165,6 +199,21 @@ def test_table_6_measures_once_on_a_machine(
     (tmp_path / "times.json").write_text("{")
     with pytest.raises(ValueError, match=r"times\.json is damaged; delete it to measure again"):
         timing.report(STUDY, results, tmp_path)
+
+
+def test_processes_that_share_a_folder_do_not_measure_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "milliseconds", lambda config: {"median": 1.0})
+    measured = timing._times(STUDY, tmp_path)
+    file = tmp_path / "times.json"
+    text = file.read_text()
+    file.unlink()
+    monkeypatch.setattr(timing, "milliseconds", lambda config: pytest.fail("measures as well"))
+    monkeypatch.setattr("time.sleep", lambda seconds: file.write_text(text))
+    with Claims().holding(tmp_path) as claim:
+        assert claim is not None
+        assert timing._times(STUDY, tmp_path) == measured
 
 
 def test_table_1_counts_every_phantom(tmp_path: Path) -> None:

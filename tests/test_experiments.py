@@ -202,6 +202,21 @@ def test_rows_are_tested_on_the_cases_that_both_have() -> None:
     assert Results(results(1.0)).difference("a", "b", "Thyroid") is None
 
 
+def test_rows_on_different_cases_are_not_compared() -> None:
+    found = {**results(1.0), **results(0.5, row="b")}
+    place = Place("b", "Thyroid", 0)
+    answers = found[place].answers
+    for changed in (
+        answers._replace(labels=[1, *answers.labels[1:]]),
+        answers._replace(ids=["new", *answers.ids[1:]]),
+    ):
+        found[place] = found[place]._replace(answers=changed)
+        with pytest.raises(
+            ValueError, match=r"'a' and 'b' were tested on different cases or labels in Thyroid"
+        ):
+            Results(found).difference("a", "b", "Thyroid")
+
+
 def test_the_best_and_the_second_are_marked_in_every_format(tmp_path: Path) -> None:
     found = {**results(0.8), **results(0.9, row="b"), **results(0.7, row="c")}
     rows = {"a": ["A"], "b": ["B"], "c": ["C"]}
@@ -214,7 +229,7 @@ def test_the_best_and_the_second_are_marked_in_every_format(tmp_path: Path) -> N
     assert float(found_lines[0]["Thyroid Acc (%), mean"]) == pytest.approx(0.8)
     assert found_lines[-1]["Model"].startswith("ideal: CEUS where") and text.count("ideal: ") == 4
     assert "0.968" in text and "not clinical evidence" in text and "(n - 1)" in text
-    assert "no reader of pixels does better" in text
+    assert "no reader of the same pixels does better" in text
 
 
 def test_table_5_counts_the_pairs_of_the_paper(tmp_path: Path) -> None:

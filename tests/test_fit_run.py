@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -113,6 +114,17 @@ def test_a_run_leaves_its_record(whole: Path) -> None:
 def test_a_run_repeats_itself_with_workers_that_load(whole: Path, tmp_path: Path) -> None:
     fit(settings(tmp_path / "again", workers=2))
     assert_same_run(whole, tmp_path / "again")
+
+
+def test_one_of_several_jobs_loads_its_batches_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many cores there are: a daemonic process may start no others."""
+    monkeypatch.setattr("asycmst.info.usable_cores", lambda: 16)
+    monkeypatch.setattr(multiprocessing.current_process(), "daemon", True)
+    chosen = settings(tmp_path / "run", recipe=replace(RECIPE, epochs=1))
+    ended = fit(replace(chosen, data=replace(chosen.data, workers=None)))
+    assert ended.best is not None
 
 
 def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:

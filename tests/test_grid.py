@@ -1,5 +1,6 @@
 """Experiments as data: what a run is called, and which runs experiments have in common."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,25 @@ from asycmst.experiments import (
     transfer,
     weights,
 )
-from asycmst.experiments.grid import HeldOut, Place, Task, Trial, grid_of, run_name, tasks_of
-from asycmst.experiments.sizes import make_study
+from asycmst.experiments.grid import (
+    HeldOut,
+    Place,
+    Source,
+    Task,
+    Trial,
+    grid_of,
+    run_name,
+    tasks_of,
+)
+from asycmst.experiments.records import (
+    Answered,
+    Failed,
+    outcome,
+    record_failed,
+    record_trained,
+)
+from asycmst.experiments.runner import End
+from asycmst.experiments.sizes import Domain, make_study
 from asycmst.training.settings import FitSettings
 
 STUDY = make_study("smoke", Path("out"), repeats=2)
@@ -88,6 +106,8 @@ def test_one_phantom_has_the_runs_that_it_has_beside_the_other() -> None:
 
 def test_a_transfer_needs_two_data_sets() -> None:
     with pytest.raises(ValueError, match="a transfer needs two data sets: give --other-data"):
+        transfer.grid(replace(STUDY, sources=(Source("own", cache=Path("own")),)))
+    with pytest.raises(ValueError, match="a transfer needs two data sets: leave out --phantom"):
         transfer.grid(replace(STUDY, sources=STUDY.sources[:1]))
 
 
@@ -208,3 +228,51 @@ def test_a_test_has_the_masks_of_the_clip_that_is_segmented(
     expected = sample.mask if lower == "bus" else sample.ceus_mask
     assert np.array_equal(tested[0][0]["mask"].numpy(), expected)
     assert not np.array_equal(sample.mask, sample.ceus_mask)
+
+
+def held_out(domain: Domain) -> HeldOut:
+    return HeldOut(domain, 0, PhantomConfig(frames=2, size=32, domain=domain), 1)
+
+
+def test_a_test_without_answers_leaves_the_other_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transfer that comes to nothing does not hide the test on the model's own data."""
+
+    def answer(model: nn.Module, dataset: PhantomDataset, **_: object) -> Predictions:
+        chance = math.nan if dataset.config.domain == "breast" else 0.7
+        return Predictions(["a"], [1], [chance], [math.nan], [math.nan], [[0.0]])
+
+    monkeypatch.setattr(runner, "load_checkpoint", lambda path: (nn.ReLU(), {"best_epoch": 1}))
+    monkeypatch.setattr(runner, "predict_dataset", answer)
+    tests = {test.key: test for test in map(held_out, ("breast", "thyroid"))}
+    ends: list[object] = []
+    record_trained(tmp_path, 1.0)
+    task = Task(FitSettings.demo().in_folder(tmp_path), tests)
+    for _ in range(2):
+        runner.work_through([task], ends.append)
+        (end,) = (one for one in ends if isinstance(one, End))
+        assert end.reason == "the best epoch answers NaN on breast" and not end.repairable
+        lost, found = (outcome(tmp_path, key) for key in tests)
+        assert lost == Failed("the best epoch answers NaN on breast")
+        assert isinstance(found, Answered) and found.answers.probabilities == [0.7]
+        ends.clear()
+    record_failed(tmp_path, "as earlier versions wrote it")
+    assert isinstance(outcome(tmp_path, list(tests)[1]), Answered)
+
+
+def test_a_run_that_needs_too_much_memory_ends_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(settings: FitSettings, **_: object) -> None:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    monkeypatch.setattr(runner, "fit_run", fit)
+    test = held_out("breast")
+    tasks = [Task(FitSettings.demo().in_folder(tmp_path / x), {test.key: test}) for x in "ab"]
+    ends: list[object] = []
+    runner.work_through(tasks, ends.append)
+    found = [(x.run, x.reason, x.repairable) for x in ends if isinstance(x, End)]
+    reason = "RuntimeError: CUDA out of memory."
+    assert found == [(0, reason, True), (1, reason, True)]
+    assert not list(tmp_path.rglob("failed*.json"))

@@ -11,6 +11,7 @@ from asycmst.config import AsyCMSTConfig
 from asycmst.experiments import centres, without_masks
 from asycmst.experiments.catalogue import run_experiments
 from asycmst.experiments.grid import run_name
+from asycmst.experiments.scores import Results
 from asycmst.experiments.sizes import make_study
 from asycmst.saliency.config import SaliencyConfig
 
@@ -31,6 +32,16 @@ def test_every_centre_is_tested_by_every_training(tmp_path: Path) -> None:
         assert trial.test.phantom is not None
         assert trial.test.phantom.scanner == centres._SCANNERS[tested]
         assert isinstance(trial.settings.model, SaliencyConfig)
+
+
+def test_the_table_says_what_was_trained_on(tmp_path: Path) -> None:
+    study = make_study("demo", tmp_path, repeats=1)
+    models = [trial.settings.model for trial in centres.grid(study).values()]
+    assert all(isinstance(model, SaliencyConfig) and model.frames == 1 for model in models)
+    centres.report(study, Results({}), tmp_path)
+    text = (tmp_path / "centres.txt").read_text(encoding="utf-8")
+    assert "test samples of 2 x 64 x 64" in text
+    assert "Training sees the middle frame of each clip" in text
 
 
 def test_frames_of_other_sizes_are_left_to_the_other_experiments(tmp_path: Path) -> None:

@@ -99,7 +99,11 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
         place = _place(tested, tested)
         guess += [EMPTY, *(results.cell(_OURS, place, score) for score in _GUESS.values())]
     body.append(tuple(guess))
-    notes = study_notes(study, results)
+    notes = study_notes(replace(study, sources=centres), results)
+    notes.append(
+        "Training sees the middle frame of each clip; a test case is diagnosed by the mean of its "
+        "frames' features."
+    )
     if study.sources[0].phantom is not None:
         notes += [f"{name}: {_words(scanner)}." for name, scanner in _SCANNERS.items()]
     title = "Saliency-guided diagnosis of B-mode images, within centres and across"

@@ -19,26 +19,45 @@ SCORES = ("accuracy", "recall", "precision", "f1")
 
 def made_methods(study: Study) -> dict[str, Overrides]:
     """The methods that can be trained, in the order of Table 2, with clips as the study has."""
+    networks = {method.name: method.network for method in METHODS}
     rows: dict[str, Overrides] = {}
-    for method in METHODS:
-        if method.network is None:
-            continue
-        config = method_config(study, method)
+    for name, config in method_configs(study).items():
         start = study.base.model
         if type(config) is not type(start):
             start = type(config).paper()
         usual = start.to_dict()
         model = {key: value for key, value in config.to_dict().items() if value != usual[key]}
-        rows[method.name] = {"model": {NETWORK: method.network, **model}}
+        rows[name] = {"model": {NETWORK: networks[name], **model}}
     return rows
 
 
-def method_config(study: Study, method: Method) -> NetworkConfig:
-    """The network of a method in the size of the study.
+def method_configs(study: Study) -> dict[str, NetworkConfig]:
+    """The networks of the methods that can be trained, in the size of the study."""
+    return {name: config for name, config in _tried(study).items() if not isinstance(config, str)}
 
-    Raises:
-        ValueError: it does not take the study's clips.
-    """
+
+def refused_methods(study: Study) -> dict[str, str]:
+    """The methods that are here but do not take the study's clips, and why."""
+    return {
+        name: f"does not take these clips: {reason}"
+        for name, reason in _tried(study).items()
+        if isinstance(reason, str)
+    }
+
+
+def _tried(study: Study) -> dict[str, NetworkConfig | str]:
+    """The network of each method that is here, or why there is none for the study's clips."""
+    found: dict[str, NetworkConfig | str] = {}
+    for method in METHODS:
+        if method.network is not None:
+            try:
+                found[method.name] = _config(study, method)
+            except ValueError as error:
+                found[method.name] = str(error)
+    return found
+
+
+def _config(study: Study, method: Method) -> NetworkConfig:
     kind, base = method.config, study.base.model
     assert kind is not None
     if isinstance(base, kind) or issubclass(kind, type(base)):
@@ -48,17 +67,21 @@ def method_config(study: Study, method: Method) -> NetworkConfig:
     return replace(size, frames=base.frames, image_size=base.image_size)
 
 
-def unmade_methods() -> dict[str, str]:
-    """The methods that are not here, and why."""
-    return {_label(method): method.note for method in METHODS if method.network is None}
-
-
-def labels() -> dict[str, tuple[str, str]]:
-    """What a table says of the methods that are here."""
+def unmade_methods(study: Study) -> dict[str, str]:
+    """The methods that are not trained, as a table names them, and why."""
+    refused = refused_methods(study)
     return {
-        method.name: (_label(method), method.note)
+        _label(method): refused.get(method.name, method.note)
         for method in METHODS
-        if method.network is not None
+        if method.network is None or method.name in refused
+    }
+
+
+def labels(study: Study) -> dict[str, tuple[str, str]]:
+    """What a table says of the methods that can be trained."""
+    made = method_configs(study)
+    return {
+        method.name: (_label(method), method.note) for method in METHODS if method.name in made
     }
 
 
@@ -78,10 +101,10 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
         study,
         results,
         ["Method", "What is here"],
-        labels(),
+        labels(study),
         scores=SCORES,
         baseline=OURS,
-        unmade=unmade_methods(),
+        unmade=unmade_methods(study),
     )
     table = in_order(table)
     panels = {source.name: (source.name, list(made_methods(study))) for source in study.sources}

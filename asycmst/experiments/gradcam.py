@@ -37,7 +37,7 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
             for label in (0, 1)
             for index in [i for i, one in enumerate(labels) if one == label][:_CASES_OF_A_CLASS]
         ]
-        name = f"fig-10-{source.name.lower()}"
+        name = f"fig-10-{source.name.lower().replace('/', '-')}"
         looks = [
             look_at_case(cases[index], {_NAME: model}, name=str(number))
             for number, index in enumerate(chosen, 1)

@@ -19,6 +19,7 @@ from asycmst.data.cached import CachedDataset
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import Item, PhantomDataset, split_seed
 from asycmst.data.splits import check_split, number_of_splits, read_split
+from asycmst.experiments.fingerprint import part_sha256
 from asycmst.training.networks import name_of
 from asycmst.training.run_folder import FREE
 from asycmst.training.settings import DataSettings, FitSettings, PhantomSplits
@@ -54,14 +55,20 @@ class HeldOut:
         return f"{_source_word(self.phantom, self.cache)}-{self.repeat}-{_digest(self.facts())}"
 
     def facts(self) -> dict[str, Any]:
-        """All that decides which samples these are, as plain types."""
+        """All that decides which samples these are, as plain types.
+
+        Raises:
+            OSError, ValueError: the cache or its splits are missing, damaged or do not fit.
+        """
         if self.phantom is not None:
             return {
                 "phantom": _changed(self.phantom),
                 "samples": self.samples,
                 "repeat": self.repeat,
             }
-        return {"cache": str(self.cache), "splits": str(self.splits), "fold": self.repeat + 1}
+        assert self.cache is not None and self.splits is not None
+        fold = self.repeat + 1
+        return {"fold": fold, "test": part_sha256(self.cache, self.splits, fold, "test")}
 
     def open(self, masks_of: Modality = "bus") -> tuple[Dataset[Item], list[str]]:
         """The samples, and the patient of each; equal names are one patient.
@@ -116,6 +123,12 @@ class Source:
         names = PhantomConfig.__dataclass_fields__
         physics = PhantomConfig(**{name: getattr(self.phantom, name) for name in names})
         return HeldOut(self.name, repeat, physics, self.test_samples)
+
+    def has_masks(self) -> bool:
+        """Whether a nodule is drawn in any frame."""
+        if self.cache is None:
+            return True
+        return any(facts["annotated"] for facts in read_cache(self.cache).facts)
 
     def most_repeats(self) -> int | None:
         """How many repeats there can be; None for as many as one likes."""
@@ -238,13 +251,25 @@ def run_name(settings: FitSettings) -> str:
     """What a run is in a few words, and the hash of all settings that decide its outcome.
 
     Settings at their defaults stay out of the hash, so that a later version with more of them
-    finds the runs of this one.
+    finds the runs of this one. A cache with its splits is what it holds for training and
+    validation, wherever it lies.
+
+    Raises:
+        OSError, ValueError: the cache or its splits are missing, damaged or do not fit.
     """
     free = {
         section: replace(getattr(settings, section), **_defaults(section, names))
         for section, names in FREE.items()
     }
-    return "-".join((*_words(settings), _digest(_changed(replace(settings, **free)))))
+    facts = _changed(replace(settings, **free))
+    data = settings.data
+    if data.cache is not None and data.splits is not None and data.fold is not None:
+        place = data.cache, data.splits, data.fold
+        for name in ("cache", "splits"):
+            del facts["data"][name]
+        facts["data"]["train"] = part_sha256(*place, "train")
+        facts["data"]["validation"] = part_sha256(*place, "validation")
+    return "-".join((*_words(settings), _digest(facts)))
 
 
 def _defaults(section: str, names: Iterable[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Figs 11 and 12: training with wrong class labels, and with contours drawn otherwise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from asycmst.analysis.line_plot import Line, line_plot
 from asycmst.analysis.noise_plate import noise_plate
 from asycmst.experiments.curves import figure_files, roc_figure, values_by_repeat
-from asycmst.experiments.grid import Overrides, Place, Study, Trial, grid_of
+from asycmst.experiments.grid import Overrides, Place, Source, Study, Trial, grid_of, in_dataset
 from asycmst.experiments.score_table import score_table
 from asycmst.experiments.scores import Results
 from asycmst.experiments.writers import write_table
@@ -28,13 +29,21 @@ CONTOURS: dict[str, Overrides] = {
 
 
 def grid(study: Study) -> dict[Place, Trial]:
-    """The runs of Fig 12; labels and contours of validation and test stay as they are."""
-    return grid_of(study, {**LABELS, **CONTOURS})
+    """The runs of Fig 12; labels and contours of validation and test stay as they are.
+
+    Contours are changed on data that have any.
+    """
+    return grid_of(study, LABELS) | grid_of(study, CONTOURS, in_dataset(_drawn(study)))
+
+
+def _drawn(study: Study) -> list[Source]:
+    return [source for source in study.sources if source.has_masks()]
 
 
 def report(study: Study, results: Results, folder: Path) -> list[Path]:
     """Write Fig 11b, Fig 12 and their numbers."""
-    rows = {**LABELS, **CONTOURS}
+    drawn = _drawn(study)
+    rows = {**LABELS, **CONTOURS} if drawn else LABELS
     table = score_table(
         "Fig 12: wrong labels and contours in training",
         study,
@@ -43,11 +52,16 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
         {row: [row] for row in rows},
         baseline=CLEAN,
     )
-    files = write_table(table, folder, "fig-12")
+    notes = ["Labels and contours are changed in the training part only."]
+    notes += [f"{one.name} has no contours." for one in study.sources if one not in drawn]
+    files = write_table(replace(table, notes=(*table.notes, *notes)), folder, "fig-12")
     panels = {
         f"{source.name}, {what}": (source.name, noise)
-        for what, noise in (("labels", [*LABELS]), ("contours", [CLEAN, *CONTOURS]))
-        for source in study.sources
+        for what, noise, sources in (
+            ("labels", [*LABELS], study.sources),
+            ("contours", [CLEAN, *CONTOURS], drawn),
+        )
+        for source in sources
     }
     files += roc_figure(results, panels, folder, "fig-12", columns=len(study.sources))
     line_plot(

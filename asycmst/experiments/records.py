@@ -4,6 +4,7 @@ trained.json     the training is over; best.ckpt is its best epoch
 test-KEY.csv     a test set case by case
 test-KEY.json    what was tested; written last, so its presence means tested
 failed.json      the training diverged, and why
+failed-KEY.json  the best epoch has no answers on a test set, and why
 """
 
 import csv
@@ -65,7 +66,10 @@ def is_settled(task: Task) -> bool:
     """
     if (task.folder / _FAILED).exists():
         return True
-    return all((task.folder / f"test-{key}.json").exists() for key in task.tests)
+    return all(
+        any((task.folder / name).exists() for name in (f"test-{key}.json", _failed(key)))
+        for key in task.tests
+    )
 
 
 def outcome(folder: Path, key: str) -> Outcome | None:
@@ -74,10 +78,11 @@ def outcome(folder: Path, key: str) -> Outcome | None:
     Raises:
         ValueError: a record is damaged.
     """
-    if (folder / _FAILED).exists():
-        return Failed(_fields(folder / _FAILED, ("reason",))["reason"])
     record = folder / f"test-{key}.json"
     if not record.exists():
+        for file in (folder / _failed(key), folder / _FAILED):
+            if file.exists():
+                return Failed(_fields(file, ("reason",))["reason"])
         return None
     facts = _fields(record, ("cases_sha256", "parameters", "best_epoch", "seconds"))
     cases = record.with_suffix(".csv")
@@ -115,9 +120,9 @@ def record_trained(folder: Path, seconds: float) -> None:
     _write(folder / _TRAINED, {"seconds": round(seconds, 2)})
 
 
-def record_failed(folder: Path, reason: str) -> None:
-    """Say that the run in a folder came to nothing."""
-    _write(folder / _FAILED, {"reason": reason})
+def record_failed(folder: Path, reason: str, key: str | None = None) -> None:
+    """Say that the run in a folder came to nothing, or to nothing on the test set `key`."""
+    _write(folder / (_FAILED if key is None else _failed(key)), {"reason": reason})
 
 
 def record_tested(
@@ -148,6 +153,10 @@ def record_tested(
         "cases_sha256": hashlib.sha256(cases.encode()).hexdigest(),
     }
     _write(folder / f"test-{test.key}.json", content)
+
+
+def _failed(key: str) -> str:
+    return f"failed-{key}.json"
 
 
 def _read_cases(text: str) -> tuple[Predictions, list[str]]:

@@ -29,7 +29,7 @@ from asycmst.jobs import run_jobs
 from asycmst.training.checkpoint import load_checkpoint
 from asycmst.training.module import Progress
 from asycmst.training.run import fit_run
-from asycmst.training.run_folder import BEST
+from asycmst.training.run_folder import BEST, follow_data
 
 _LOOK_AGAIN_S = 2.0
 
@@ -143,14 +143,23 @@ def _settle(number: int, task: Task, claim: Claim, send: Send) -> End | None:
         send(Step(number, what))
 
     try:
-        reason = _train(task, tell) or _test(task, tell)
+        reason = _train(task, tell)
+        if reason is None:
+            reason = _test(task, tell)
+        else:
+            record_failed(task.folder, reason)
     except _Lost:
         return None
     except (ValueError, OSError) as error:
         return End(number, time.perf_counter() - start, str(error), repairable=True)
-    if reason is not None:
-        record_failed(task.folder, reason)
+    except RuntimeError as error:  # such as too little memory, which spares smaller models
+        return End(number, time.perf_counter() - start, _one_line(error), repairable=True)
     return End(number, time.perf_counter() - start, reason)
+
+
+def _one_line(error: RuntimeError) -> str:
+    """PyTorch's own go on for lines."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
 
 
 def _train(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
@@ -159,6 +168,7 @@ def _train(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
         return None
     start = time.perf_counter()
     tell("starting")
+    follow_data(task.folder, task.settings)  # its name says that they are the same
     try:
         ended = fit_run(task.settings, report=tell, stage=tell)
     except FloatingPointError as error:
@@ -172,10 +182,11 @@ def _train(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
 
 
 def _test(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
-    """Put the best epoch to the tests that are open; returns why it failed."""
+    """Put the best epoch to the tests that are open; returns why one of them failed."""
     checkpoint = task.folder / BEST
     model, meta = load_checkpoint(checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    reason = None
     for key, test in task.tests.items():
         if outcome(task.folder, key) is not None:
             continue
@@ -185,7 +196,9 @@ def _test(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
         dataset, owners = test.open(task.settings.model.segmented_modality)
         answers = predict_dataset(model, dataset, report=lambda done: tell("testing"))
         if not is_finite(answers):
-            return "the best epoch answers NaN"
+            reason = f"the best epoch answers NaN on {test.name}"
+            record_failed(task.folder, reason, key)
+            continue
         record_tested(
             task.folder,
             test,
@@ -194,7 +207,7 @@ def _test(task: Task, tell: Callable[[Progress | str], None]) -> str | None:
             parameters=sum(weight.numel() for weight in model.parameters()),
             best_epoch=int(meta["best_epoch"]),
         )
-    return None
+    return reason
 
 
 def _check_unseen(checkpoint: Path, meta: Mapping[str, object], test: HeldOut) -> None:

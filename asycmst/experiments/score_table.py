@@ -75,7 +75,8 @@ def score_table(
     notes = [*study_notes(study, results)]
     if observers:
         notes.append(
-            "Ideal observers read the latents behind the pixels: no reader of pixels does better."
+            "Each ideal observer reads the latents behind what it names: no reader of the same "
+            "pixels does better."
         )
     if baseline is not None:
         notes.insert(

@@ -101,11 +101,16 @@ class Results:
         )
 
     def difference(self, row: str, other: str, column: str) -> Difference | None:
-        """`row` against `other` where both have a result; None where there is none."""
+        """`row` against `other` where both have a result; None where there is none.
+
+        Raises:
+            ValueError: they were tested on different cases, or on other labels of them.
+        """
         first, second = self._scored(row, column), self._scored(other, column)
         both = sorted(first.keys() & second.keys())
         if not both:
             return None
+        self._check_paired(row, other, column, both)
         pairs = [(first[repeat], second[repeat]) for repeat in both]
         accuracies = [[scores(one, _THRESHOLD)["accuracy"] for one in pair] for pair in pairs]
         t = paired_t(*zip(*accuracies, strict=True)).p if len(both) > 1 else float("nan")
@@ -133,6 +138,17 @@ class Results:
         names = sorted({name for one in tests.values() for name in one.patients})
         number = {name: place for place, name in enumerate(names)}
         return {repeat: _scored(one, number) for repeat, one in tests.items()}
+
+    def _check_paired(self, row: str, other: str, column: str, repeats: Sequence[int]) -> None:
+        first, second = self.tests(row, column), self.tests(other, column)
+        for repeat in repeats:
+            one, two = first[repeat], second[repeat]
+            if one.answers[:2] != two.answers[:2]:
+                raise ValueError(
+                    f"{row!r} and {other!r} were tested on different cases or labels in {column}, "
+                    f"repeat {repeat}; delete the test-*.json in {one.folder} and {two.folder} to "
+                    "test them again"
+                )
 
     def _outcomes(self, row: str, column: str) -> list[Outcome | None]:
         return [one for place, one in self.found.items() if place[:2] == (row, column)]

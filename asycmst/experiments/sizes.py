@@ -53,14 +53,15 @@ def make_study(
         folders: own data, one set or two; none is the phantoms.
 
     Raises:
-        FileNotFoundError, ValueError: a cache or its splits are missing or do not go together.
+        FileNotFoundError, ValueError: a cache or its splits are missing or do not go together, or
+            the folders of two data sets cannot be told apart by their names.
     """
     scale = _scale(size)
     if folders:
+        caches = [one.cache.resolve() for one in folders]
         sources = tuple(
-            Source(cache.name, cache=cache, splits=one.splits.resolve())
-            for one in folders
-            for cache in [one.cache.resolve()]
+            Source(name, cache=cache, splits=one.splits.resolve())
+            for name, cache, one in zip(_names(caches), caches, folders, strict=True)
         )
         frames, frame_size = _shape(folders)
         model = replace(scale.model, frames=frames, image_size=frame_size)
@@ -110,6 +111,23 @@ def _phantoms(domain: Domain, scale: _Scale) -> PhantomSplits:
         train=scale.train,
         validation=scale.validation,
     )
+
+
+def _names(caches: Sequence[Path]) -> list[str]:
+    """What tables and files call the data sets; upper and lower case make no two files."""
+    names = [cache.name for cache in caches]
+    if _are_alike(names):
+        names = [f"{cache.parent.name}/{cache.name}" for cache in caches]
+    if _are_alike(names):
+        raise ValueError(
+            f"{' and '.join(map(str, caches))} are two data sets of one name, {names[0]}; give "
+            "two different ones, or rename a folder"
+        )
+    return names
+
+
+def _are_alike(names: Sequence[str]) -> bool:
+    return len({name.lower() for name in names}) < len(names)
 
 
 def _shape(folders: Sequence[CaseFolder]) -> tuple[int, tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asycmst.analysis.category_plot import category_plot
-from asycmst.experiments.comparison import OURS, made_methods
+from asycmst.experiments.comparison import OURS, made_methods, refused_methods
 from asycmst.experiments.curves import figure_files, values_by_repeat
 from asycmst.experiments.grid import Overrides, Place, Study, Trial, grid_of
 from asycmst.experiments.score_table import score_table
@@ -24,11 +24,13 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
 _METHODS = ("R(2+1)D", "ViViT", OURS)
 
 
-_ROWS = [(method, name) for method in _METHODS for name in _CONFIGURATIONS]
-
-
 def _row(method: str, name: str) -> str:
     return f"{method}, {name}"
+
+
+def _rows(study: Study) -> list[tuple[str, str]]:
+    made = made_methods(study)
+    return [(method, name) for method in _METHODS if method in made for name in _CONFIGURATIONS]
 
 
 def grid(study: Study) -> dict[Place, Trial]:
@@ -36,20 +38,22 @@ def grid(study: Study) -> dict[Place, Trial]:
     made = made_methods(study)
     rows: dict[str, Overrides] = {
         _row(method, name): {"model": {**made[method]["model"], **_CONFIGURATIONS[name]}}
-        for method, name in _ROWS
+        for method, name in _rows(study)
     }
     return grid_of(study, rows)
 
 
 def report(study: Study, results: Results, folder: Path) -> list[Path]:
     """Write Fig 9 and its numbers."""
+    rows = _rows(study)
     table = score_table(
         "Fig 9: what the upper and the lower branch see",
         study,
         results,
         ["Method", "Upper+lower"],
-        {_row(*key): key for key in _ROWS},
+        {_row(*key): key for key in rows},
         baseline=_row(OURS, "CEUS+BUS"),
+        unmade={name: why for name, why in refused_methods(study).items() if name in _METHODS},
     )
     panels = {
         source.name: {
@@ -58,7 +62,7 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
                 * values_by_repeat(results, [_row(method, name)], source.name, "accuracy")[0]
                 for name in _CONFIGURATIONS
             }
-            for method in _METHODS
+            for method in dict.fromkeys(method for method, _ in rows)
         }
         for source in study.sources
     }

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from asycmst.experiments.claims import Claims
 from asycmst.experiments.comparison import (
     in_order,
     labels,
     made_methods,
-    method_config,
+    method_configs,
     unmade_methods,
 )
 from asycmst.experiments.grid import Place, Study, Trial, grid_of
 from asycmst.experiments.machine import describe
-from asycmst.experiments.methods import METHODS
 from asycmst.experiments.score_table import EMPTY, score_table
 from asycmst.experiments.scores import MISSING, Results
 from asycmst.experiments.tables import Cell, Column, Table
@@ -32,6 +32,7 @@ from asycmst.training.networks import build
 
 WARM_UP, MEASURED = 20, 100
 _FILE = "times.json"
+_LOOK_AGAIN_S = 2.0
 
 
 def grid(study: Study) -> dict[Place, Trial]:
@@ -47,10 +48,10 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
         study,
         results,
         ["Method", "What is here"],
-        labels(),
-        unmade=unmade_methods(),
+        labels(study),
+        unmade=unmade_methods(study),
     )
-    names = {label: name for name, (label, _) in labels().items()}
+    names = {label: name for name, (label, _) in labels(study).items()}
     rows = []
     for cells in table.rows:
         label = cells[0].text
@@ -59,7 +60,7 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
             numbers = {key: found[key] for key in ("median", "low", "high")}
             cell = Cell(f"{found['median']:.1f}", found["median"], numbers)
         else:
-            cell = MISSING if label in unmade_methods() else EMPTY
+            cell = MISSING if label in unmade_methods(study) else EMPTY
         rows.append((*cells, cell))
     where = times["machine"]
     model = study.base.model
@@ -112,19 +113,31 @@ def _times(study: Study, folder: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     machine["device"] = machine["device"] or machine["processor"]
-    configs = {method.name: method_config(study, method) for method in METHODS if method.network}
+    configs = method_configs(study)
     facts = {
         "machine": machine,
         "networks": {name: config.to_dict() for name, config in configs.items()},
     }
-    file = folder / _FILE
-    if file.is_file():
-        try:
-            stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged; delete it to measure again") from error
-        if {key: stored.get(key) for key in facts} == json.loads(json.dumps(facts)):
-            return stored
-    found = facts | {"milliseconds": {name: milliseconds(one) for name, one in configs.items()}}
-    write_text(file, json.dumps(found, indent=1) + "\n")
-    return found
+    file, claims = folder / _FILE, Claims()
+    while (stored := _stored(file, facts)) is None:
+        # Processes that share the folder would slow each other down, so one of them measures.
+        with claims.holding(folder) as claim:
+            if claim is not None and _stored(file, facts) is None:
+                times = {name: milliseconds(config) for name, config in configs.items()}
+                if not claim.is_lost:
+                    write_text(file, json.dumps(facts | {"milliseconds": times}, indent=1) + "\n")
+        if claim is None:
+            time.sleep(_LOOK_AGAIN_S)
+    return stored
+
+
+def _stored(file: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """What was measured before, of these networks on this machine."""
+    if not file.is_file():
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged; delete it to measure again") from error
+    is_same = {key: stored.get(key) for key in facts} == json.loads(json.dumps(facts))
+    return stored if is_same else None

@@ -23,9 +23,9 @@ from asycmst.experiments.writers import write_table
 
 def _columns(study: Study) -> list[Columns]:
     if len(study.sources) < 2:
-        raise ValueError(
-            "a transfer needs two data sets: give --other-data and --other-splits as well"
-        )
+        is_phantom = study.sources[0].phantom is not None
+        more = "leave out --phantom" if is_phantom else "give --other-data and --other-splits too"
+        raise ValueError(f"a transfer needs two data sets: {more}")
     first, second = study.sources
     return [
         Columns(f"{second.name} → {first.name}", second, first),
@@ -46,13 +46,13 @@ def report(study: Study, results: Results, folder: Path) -> list[Path]:
         study,
         results,
         ["Method", "What is here"],
-        labels(),
+        labels(study),
         columns=columns,
         scores=SCORES,
         baseline=OURS,
-        unmade=unmade_methods(),
+        unmade=unmade_methods(study),
     )
-    panels = {column.name: (column.name, list(labels())) for column in columns}
+    panels = {column.name: (column.name, list(labels(study))) for column in columns}
     return [
         *write_table(in_order(table), folder, "table-3"),
         *roc_figure(results, panels, folder, "fig-7"),

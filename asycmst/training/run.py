@@ -1,5 +1,6 @@
 """A training run in a folder of its own, which goes on where an earlier one stopped."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -251,6 +252,8 @@ def _loader(
     workers = settings.data.workers
     if workers is None:
         workers = min(4, info.usable_cores() // 4)
+    if multiprocessing.current_process().daemon:
+        workers = 0  # one of several jobs: such a process may start no others
     return DataLoader(
         dataset,
         batch_sampler=batches,

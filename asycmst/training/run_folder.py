@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from asycmst.files import write_text
 from asycmst.training.networks import BUILT_IN, Network, name_of, network_of
 from asycmst.training.settings import FitSettings
 from asycmst.training.settings_file import change, to_plain, to_yaml
+from asycmst.training.state import load_state, save_state
 
 CONFIG, RECORD, LOG = "config.yaml", "run.json", "log.csv"
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -71,6 +73,29 @@ def claim(folder: Path, settings: FitSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).is_file():
         write_text(folder / CONFIG, to_yaml(settings))
+
+
+def follow_data(folder: Path, settings: FitSettings) -> None:
+    """Let the run in a folder go on with its data where `settings` say that they lie now.
+
+    Args:
+        folder: of the run; nothing happens where it holds none.
+        settings: of the same run. That the data are the same is for the caller to know.
+
+    Raises:
+        ValueError: the run's files are damaged.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    stored = stored_settings(folder, same_networks(settings))
+    data = replace(stored.data, cache=settings.data.cache, splits=settings.data.splits)
+    if data == stored.data:
+        return
+    moved = replace(stored, data=data)
+    if (folder / LAST).is_file():
+        state = load_state(folder / LAST)
+        save_state(folder / LAST, replace(state, settings=to_plain(moved)))
+    write_text(folder / CONFIG, to_yaml(moved))  # last, so that a broken call is repeated
 
 
 def same_networks(settings: FitSettings) -> dict[str, Network]:

@@ -51,7 +51,7 @@ class DataSettings:
             `asycmst.data.contour_noise`; None leaves them as they are.
         noise_seed: of both.
         workers: processes that load batches; None is one for every four processor cores, at most
-            4, and none where there are fewer.
+            4, and none where there are fewer. One of several jobs side by side has none.
 
     Raises:
         ValueError: a number is out of range, or the fields contradict each other.

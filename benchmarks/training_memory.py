@@ -42,10 +42,11 @@ class Held(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._follow(leaf.untyped_storage())
+                self.follow(leaf.untyped_storage())
         return out
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def follow(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage, once, until its end."""
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known.add(key)
@@ -77,7 +78,8 @@ def peak_bytes(config: AsyCMSTConfig, batch: int, bfloat16: bool) -> dict[str, i
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     setattr(module, name, sizes.from_tensor(buffer))
-        held.now = sum(x.nbytes for x in [*model.parameters(), *model.buffers()])
+        for tensor in [*model.parameters(), *model.buffers()]:  # made by no operation
+            held.follow(tensor.untyped_storage())
         optimizer, _ = build_optimizer(model.parameters(), Recipe.paper(), total_steps=10)
         frames = (batch, config.frames, *config.frame_size)
         bus, ceus = (torch.rand(batch, 3, *frames[1:]) for _ in range(2))
@@ -93,6 +95,9 @@ def peak_bytes(config: AsyCMSTConfig, batch: int, bfloat16: bool) -> dict[str, i
             optimizer.step()
             optimizer.zero_grad()
             found[f"{step} step"] = held.peak
+            state = [x for values in optimizer.state.values() for x in values.values()]
+            left = [*model.parameters(), *model.buffers(), *state, bus, ceus, mask]
+            assert held.now == sum(x.nbytes for x in left), "something is counted twice or leaks"
     return found
 
 

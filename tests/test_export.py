@@ -129,6 +129,11 @@ def test_the_description_is_what_the_files_take_and_give(written: Path) -> None:
         assert all(0 <= x < 1e-4 for x in differences.values()) and len(differences) == 4
 
 
+def test_the_program_carries_no_clips(written: Path) -> None:
+    """Those that it was traced with are tens of megabytes at the paper's size."""
+    assert torch.export.load(written / "model.pt2").example_inputs is None
+
+
 def test_the_files_name_no_case_and_no_path(written: Path) -> None:
     described = json.loads((written / "model.json").read_text())
     assert described["checkpoint"] == {"trained_on": "clinical clips", "validation_auc": 0.75}

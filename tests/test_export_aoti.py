@@ -1,6 +1,7 @@
 """A compiled package that runs without this package, from Python and from C++."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_the_example_in_cpp_answers_as_the_model(written: Path, tmp_path: Path) 
     call[2] = "none.rgb"
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, "aoti_clip: cannot open none.rgb\n")
+
+
+def test_a_torch_without_its_parts_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asycmst.export.export.clip_graph", lambda *_, **__: None)
+    monkeypatch.setitem(sys.modules, "torch._inductor.cpp_builder", None)
+    monkeypatch.delitem(sys.modules, "asycmst.export.aoti_package", raising=False)
+    version = re.escape(torch.__version__)
+    with pytest.raises(JobError, match=f"aoti needs .* torch {version} lacks") as raised:
+        export_model(make_model(), tmp_path / "out", ["aoti"])
+    assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 
 
 def test_without_a_compiler_one_line_says_so(

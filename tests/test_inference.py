@@ -2,7 +2,9 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ from asycmst.baselines.early_fusion import EarlyFusion, EarlyFusionConfig
 from asycmst.config import AsyCMSTConfig
 from asycmst.data.phantom import PhantomConfig
 from asycmst.data.samples import PhantomDataset
+from asycmst.export.graph import without_norms
 from asycmst.inference import onednn
 from asycmst.inference.arrangement import arranged
-from asycmst.inference.graphs import RecordedCalls, Recording
-from asycmst.inference.parts import DecoderInPieces, FoldedEncoders
+from asycmst.inference.graphs import RecordedCalls, Recording, record_on_cuda
+from asycmst.inference.parts import DecoderInPieces, FlatAttention, FoldedEncoders
 from asycmst.inference.prepare import prepare_model
 from asycmst.model import AsyCMST, AsyCMSTOutput
 
@@ -207,9 +210,10 @@ def test_what_a_gpu_runs_is_one_graph() -> None:
 
 
 def record_on_cpu(
-    call: Callable[..., AsyCMSTOutput], inputs: Sequence[Tensor | None]
+    call: Callable[..., AsyCMSTOutput], inputs: Sequence[Tensor | None], device: torch.device
 ) -> Recording:
     """Stands in for a CUDA graph: repeats the call on the same inputs into the same outputs."""
+    assert all(x is None or x.device == device for x in inputs)
     output = call(*inputs)
 
     def replay() -> None:
@@ -224,9 +228,9 @@ def test_recorded_calls_give_each_caller_its_own_answer() -> None:
     model = trained(small())
     recorded: list[int] = []
 
-    def record(call: Any, inputs: Any) -> Recording:
+    def record(call: Any, inputs: Any, device: torch.device) -> Recording:
         recorded.append(len(inputs))
-        return record_on_cpu(call, inputs)
+        return record_on_cpu(call, inputs, device)
 
     calls = RecordedCalls(model, CPU, record, most=2)
     given = [clips(model.config, batch) for batch in (2, 2, 1, 3)]
@@ -239,6 +243,65 @@ def test_recorded_calls_give_each_caller_its_own_answer() -> None:
     assert recorded == [2, 2]  # batches of 2 and of 1; further kinds run as they are
 
 
+def test_a_recording_is_made_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two GPUs the first is current; torch.cuda is a stand-in that notes what is entered."""
+    entered: list[object] = [torch.device("cuda:0")]
+
+    class Stream:
+        def __init__(self, device: object = None) -> None:
+            self.device = entered[-1] if device is None else device
+
+        def wait_stream(self, other: object) -> None:
+            waited.append((self, other))
+
+    @contextmanager
+    def entering(what: object, stream: Stream | None = None) -> Iterator[None]:
+        entered.append(what if stream is None else stream)
+        yield
+        entered.pop()
+
+    waited: list[tuple[object, object]] = []
+    calls: list[object] = []
+    cuda = SimpleNamespace(device=entering, stream=entering, graph=entering, Stream=Stream)
+    cuda.CUDAGraph = lambda: SimpleNamespace(replay=None)
+    currents: dict[object, Stream] = {}
+    cuda.current_stream = lambda: currents.setdefault(entered[-1], Stream())
+    monkeypatch.setattr(torch, "cuda", cuda)
+    second = torch.device("cuda:1")
+    record_on_cuda(lambda: calls.append(entered[-1]), (), second)
+    (stream,) = set(calls)  # of the calls before the recording and of the recorded one
+    assert isinstance(stream, Stream) and stream.device == second
+    assert waited == [(stream, currents[second]), (currents[second], stream)]
+
+
+class PreActivated(nn.Module):
+    """The parts of a basic block, by the same names, in another order."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(block.conv1.in_channels)
+        nn.init.uniform_(self.bn1.weight, 0.5, 1.5)
+        self.conv1, self.bn2, self.conv2 = block.conv1, block.bn2, block.conv2
+        self.act, self.downsample = block.act, block.downsample
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = self.conv1(self.act(self.bn1(maps)))
+        inner = self.conv2(self.act(self.bn2(inner)))
+        return inner + (maps if self.downsample is None else self.downsample(maps))
+
+
+def test_another_trunk_in_an_encoder_s_place_runs_as_it_is() -> None:
+    model = trained(small())
+    for encoder in (model.encoders.bus, model.encoders.ceus):
+        for stage in encoder.trunk[-4:]:
+            stage[0] = PreActivated(stage[0]).eval()
+    given = clips(model.config)
+    with torch.no_grad():
+        wanted = model(*given)
+        assert difference(without_norms(model)(*given), wanted) == 0
+    assert difference(prepare_model(model)(*given), wanted) < 2e-5
+
+
 def test_other_networks_run_as_they_are() -> None:
     network = EarlyFusion(EarlyFusionConfig.from_dict(small().to_dict())).train()
     given = clips(small())
@@ -248,6 +311,38 @@ def test_other_networks_run_as_they_are() -> None:
         assert difference(prepared(*given), network(*given)) == 0
     with pytest.raises(ValueError, match="EarlyFusion"):
         prepare_model(network, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("kernel", ["csrc", "reference"])
+def test_joint_attention_is_torch_s_own_without_compiled_kernels(
+    monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """The reference keeps all weights of the attention in memory, torch's fused one does not."""
+    monkeypatch.setattr("asycmst.inference.arrangement.info", lambda: {"cpu": {"kernel": kernel}})
+    network = arranged(trained(small(stsa="joint")), CPU, torch.float32, packs=False)
+    flat = any(isinstance(part, FlatAttention) for part in network.modules())
+    assert flat == (kernel == "csrc")
+
+
+def test_onednn_is_left_out_where_it_is_off_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not onednn.is_available(torch.float32):
+        pytest.skip("no oneDNN on this machine")
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert not onednn.is_available(torch.float32)
+    monkeypatch.undo()
+
+    def other(*_: object) -> Tensor:
+        raise RuntimeError("takes other arguments in this version")
+
+    monkeypatch.setattr(onednn.PackedConvolution, "add_to", other)
+    onednn._works.cache_clear()
+    assert not onednn.is_available(torch.float32)
+    monkeypatch.setattr(onednn.PackedConvolution, "add_to", lambda self, residual, images: images)
+    onednn._works.cache_clear()
+    assert not onednn.is_available(torch.float32)  # a wrong answer
+    monkeypatch.undo()
+    onednn._works.cache_clear()
+    assert onednn.is_available(torch.float32)
 
 
 def test_a_processor_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,19 @@ def test_gates_that_suppress_reach_zero(scope: str) -> None:
     assert least[False] >= 1.5
 
 
+def test_a_weak_gate_keeps_its_value_in_bfloat16() -> None:
+    """A channel of little variance: its gate is 1/2 and half a percent of that."""
+    fusion = DualAttentionFusion(SMALL, 2)
+    nn.init.dirac_(fusion.project.weight)
+    maps = (1 + 0.1 * torch.randn(1, 2, 16, 16)).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = fusion(maps, maps).double()
+    wide = maps.double()
+    wanted = wide * (wide.var((2, 3), keepdim=True).sigmoid() - 0.5)
+    assert float(wanted.mean()) < 0.004
+    torch.testing.assert_close(found, wanted, rtol=0.03, atol=0)
+
+
 def test_scopes_are_different_models() -> None:
     split, both = (
         DualAttentionFusion(replace(SMALL, scope=scope), 3) for scope in ("split", "both")

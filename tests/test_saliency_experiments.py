@@ -55,7 +55,7 @@ def test_the_released_losses_are_a_row_of_their_own(tmp_path: Path) -> None:
     grid = centres.grid(make_study("demo", tmp_path, repeats=1))
     ours, released = (
         next(t.settings.model for place, t in grid.items() if place.row == row)
-        for row in ("Dark for its depth, area held", "As released")
+        for row in (centres._OURS, centres._RELEASED)
     )
     assert isinstance(ours, SaliencyConfig) and isinstance(released, SaliencyConfig)
     assert (ours.lesion, ours.area_weight > 0) == ("dark", True)

@@ -34,6 +34,7 @@ _SCANNERS = {
     "Centre C": Scanner(gain_db=3.0, dynamic_range_db=40.0, psf=0.8, looks=4),
 }
 _OURS = "Dark for its depth, area held"
+_RELEASED = "As released, but for the border of the image"
 _SCORES = {"dice": "Dice (%)", "pointing": "Pointing (%)"}
 _GUESS = {"dice": "centre_dice", "pointing": "centre_pointing"}
 
@@ -64,7 +65,7 @@ def _rows(study: Study) -> dict[str, Overrides]:
     released = replace(model, scope="both", suppress=False, **asdict(SaliencyObjective()))
     return {
         name: {"model": {"network": "saliency", **config.to_dict()}}
-        for name, config in ((_OURS, ours), ("As released", released))
+        for name, config in ((_OURS, ours), (_RELEASED, released))
     }
 
 

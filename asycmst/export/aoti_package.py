@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.export import ExportedProgram
 
 from asycmst.export.results import Runner
@@ -15,7 +13,20 @@ def write(program: ExportedProgram, path: Path) -> None:
     """Compile the program; `torch._inductor.aoti_load_package(path)` or C++ runs it.
 
     The compiler leaves names of its temporary folder and of torch's in the package.
+
+    Raises:
+        JobError: There is no C++ compiler, it fails, or this version of torch has other names for
+            what is needed.
     """
+    try:
+        from torch._inductor import aoti_compile_and_package
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
+    except ImportError as error:
+        raise JobError(
+            f"aoti needs parts of torch that torch {torch.__version__} lacks or has elsewhere "
+            f"({error}); choose another format or another version of torch"
+        ) from error
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
@@ -23,7 +34,7 @@ def write(program: ExportedProgram, path: Path) -> None:
             "aoti needs a C++ compiler, such as g++, and finds none; install one or set CXX"
         ) from error
     try:
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        aoti_compile_and_package(program, package_path=str(path))
     except InductorError as error:
         if not isinstance(error.inner_exception, CppCompileError):
             raise

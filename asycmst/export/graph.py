@@ -77,7 +77,10 @@ def random_clips(
 
 
 def without_norms(model: nn.Module) -> nn.Module:
-    """A copy whose frame encoders have taken the batch norms up in their convolutions."""
+    """A copy whose frame encoders have taken the batch norms up in their convolutions.
+
+    A trunk put in the place of an encoder's own is copied as it is.
+    """
     copied = copy.deepcopy(model)
     for part in list(copied.modules()):
         if isinstance(part, FrameEncoder):

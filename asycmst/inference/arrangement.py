@@ -21,6 +21,7 @@ from asycmst.inference.parts import (
 )
 from asycmst.model import AsyCMST
 from asycmst.stsa import JointSelfAttention
+from asycmst_ops import info
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -58,7 +59,7 @@ def arranged(model: AsyCMST, device: torch.device, dtype: torch.dtype, packs: bo
         network.add_module("classifier", InFloat32(network.classifier))
         if network.frame_sorting is not None:
             network.add_module("frame_sorting", InFloat32(network.frame_sorting))
-    if on_cpu:
+    if on_cpu and info()["cpu"]["kernel"] == "csrc":
         _replace(network.layers, JointSelfAttention, FlatAttention)
     if network.mask_decoder is not None:
         decoder = network.mask_decoder.to(dtype)

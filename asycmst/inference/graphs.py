@@ -10,6 +10,7 @@ from asycmst.model import AsyCMSTOutput
 Call = Callable[..., AsyCMSTOutput]
 Recording = tuple[Callable[[], None], AsyCMSTOutput]
 """What repeats a call on the inputs it was recorded with, and where its outputs then are."""
+Recorder = Callable[[Call, Sequence[Tensor | None], torch.device], Recording]
 
 _WARM_UP = 3  # calls before a recording, which choose kernels and take their memory
 
@@ -19,7 +20,7 @@ class RecordedCalls:
 
     Args:
         call: Of tensors and None; does no more than launch kernels, and reads no value.
-        record: Makes a recording; another one serves to test without a GPU.
+        record: Makes a recording on `device`; another one serves to test without a GPU.
         device: Where recorded inputs lie.
         most: Recordings that are kept; inputs of further kinds go to `call` itself.
     """
@@ -28,7 +29,7 @@ class RecordedCalls:
         self,
         call: Call,
         device: torch.device,
-        record: "Callable[[Call, Sequence[Tensor | None]], Recording] | None" = None,
+        record: Recorder | None = None,
         most: int = 4,
     ) -> None:
         self.call = call
@@ -45,7 +46,7 @@ class RecordedCalls:
             here = [None if x is None else x.contiguous() for x in here]
             if len(self._kept) == self.most:
                 return self.call(*here)
-            self._kept[kind] = here, self.record(self.call, here)
+            self._kept[kind] = here, self.record(self.call, here, self.device)
         places, (replay, output) = self._kept[kind]
         for place, given in zip(places, inputs, strict=True):
             if place is not None and given is not None:
@@ -54,15 +55,17 @@ class RecordedCalls:
         return AsyCMSTOutput(*(None if x is None else x.clone() for x in output))  # type: ignore[arg-type]
 
 
-def record_on_cuda(call: Call, inputs: Sequence[Tensor | None]) -> Recording:
-    """A CUDA graph of one call."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            call(*inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = call(*inputs)
+def record_on_cuda(call: Call, inputs: Sequence[Tensor | None], device: torch.device) -> Recording:
+    """A CUDA graph of one call on `device`, which need not be the current GPU."""
+    with torch.cuda.device(device):
+        # Not torch's own stream for graphs: it lies on the GPU that was current at the first one.
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                call(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            output = call(*inputs)
     return graph.replay, output

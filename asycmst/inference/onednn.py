@@ -1,9 +1,10 @@
 """Layers whose weights lie as oneDNN wants them, with ReLU and residual sum in the same pass.
 
 torch's own layers bring their weights into oneDNN's layout at every call. The operators here are
-those that torch's compiler puts in their place; `is_available` says whether this build has them.
+those that torch's compiler puts in their place; `is_available` says whether they work here.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,25 +12,31 @@ from torch import Tensor, nn
 
 from asycmst.cross_attention import StreamProjection
 
-_OPERATORS = (
-    "_reorder_convolution_weight",
-    "_reorder_linear_weight",
-    "_convolution_pointwise",
-    "_convolution_pointwise_",
-    "_linear_pointwise",
-    "_is_mkldnn_bf16_supported",
-)
-
 
 def is_available(dtype: torch.dtype) -> bool:
-    """Whether these layers run in `dtype` on this processor."""
-    if not torch.backends.mkldnn.is_available():
+    """Whether these layers run in `dtype` on this processor, and oneDNN is not switched off."""
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return False
-    if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
+    return dtype in (torch.float32, torch.bfloat16) and _works(dtype)
+
+
+@cache
+def _works(dtype: torch.dtype) -> bool:
+    """Whether every operator is there and answers one small input rightly."""
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        rows = torch.ones(2, 2, dtype=dtype, device="cpu")
+        maps = rows.expand(1, 2, 2, 2).contiguous(memory_format=torch.channels_last)
+        plain = nn.utils.skip_init(nn.Conv2d, 2, 2, 1, bias=False, dtype=dtype)  # draws nothing
+        plain.weight.detach().fill_(1)
+        packed = PackedConvolution(plain, 1, (2, 2))
+        with torch.no_grad():
+            found = [PackedLinear(rows, None, 2, relu=True)(rows), packed(maps)]
+            found.append(packed.add_to(maps.clone(), maps))
+            return all(bool((x == y).all()) for x, y in zip(found, (2, 2, 3), strict=True))
+    except Exception:  # torch's own operators, which another version may have changed in any way
         return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
 
 
 class PackedLinear(nn.Module):

@@ -15,6 +15,8 @@ from asycmst_ops import axial_attention
 class FoldedEncoders(nn.Module):
     """Both branches' encoders without batch norm; a shared one takes both clips in one call.
 
+    A trunk put in the place of an encoder's own runs as it is.
+
     Args:
         encoders: Whose weights are taken; in evaluation mode.
         dtype: In which the networks run.
@@ -54,10 +56,9 @@ class FoldedEncoders(nn.Module):
         return self.layout.grid(self._run(network, self._images(clip)), clip.shape[2])
 
     def _folded(self, encoder: FrameEncoder) -> nn.Module:
-        fold_norms(encoder.trunk)
+        folded = fold_norms(encoder.trunk)  # not where another trunk is put in its place
         network = nn.Sequential(encoder.trunk, encoder.project).to(self.dtype)
-        is_residual = hasattr(encoder.trunk, "layer4")  # and no other trunk put in its place
-        if self.pack is not None and is_residual:
+        if self.pack is not None and folded:
             return self.pack(encoder.trunk, encoder.project)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -95,8 +96,8 @@ class DecoderInPieces(nn.Module):
 class FlatAttention(nn.Module):
     """`JointSelfAttention` by the axial operator, a clip's tokens being one frame of T * N places.
 
-    On a processor it reads the packed projection in place and is faster than torch's fused
-    attention, in bfloat16 twice as fast.
+    The compiled operator reads the packed projection in place and is faster than torch's fused
+    attention on a processor, in bfloat16 twice as fast.
     """
 
     def __init__(self, attention: JointSelfAttention) -> None:

@@ -12,10 +12,13 @@ Scope = Literal["split", "both"]
 
 @dataclass(frozen=True)
 class SaliencyConfig(SaliencyObjective, NetworkConfig):
-    """Architecture and loss weights; the defaults follow the published description.
+    """Architecture and loss weights; but for `suppress` the defaults are the published ones.
 
     Where description and released code differ, `authors` follows the code. The losses are the
-    fields of SaliencyObjective.
+    fields of SaliencyObjective. Two things differ from the released code at the border, whatever
+    the fields: its Sobel filter sees zeros beyond the image, so that the border itself is an edge
+    of the boundary loss, and here image and map go on as they end; its pooling leaves out pixels
+    that fill no whole patch, and here they make a patch that is cut off.
 
     Attributes:
         frames: Images that training takes from each clip, evenly spaced; one is its middle frame.
@@ -24,11 +27,13 @@ class SaliencyConfig(SaliencyObjective, NetworkConfig):
         width: Channels of the encoder's first scale; each of the four others has twice as many.
         hidden: Hidden width of the classifier.
         scope: The channel gate acts on the features of the original image and the spatial gate
-            on those of the enhanced one ("split", the description), or both gates on both
-            ("both", the code).
+            on those of the enhanced one ("split"), or both gates on both ("both"). The published
+            description says the first and so does the default; the released code does the
+            second.
         patch: Side of the spatial gate's patches in pixels of each scale.
         suppress: Take the gates' least value, 1/2, off: a flat channel or a patch without
-            activity is cut off. The released gates leave at least half of everything.
+            activity is cut off. This is ours; the released gates (False) leave at least half of
+            everything.
 
     Raises:
         TypeError: A field has the wrong type.

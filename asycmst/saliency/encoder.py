@@ -33,8 +33,12 @@ class DualAttentionFusion(nn.Module):
     def forward(self, original: Tensor, enhanced: Tensor) -> Tensor:
         """Two maps (B, width, H, W) to one."""
         features = torch.cat((original, enhanced), dim=1)
+        dtype = features.dtype
+        if self.floor > 0:
+            # In 16 bits a weak gate would be lost: it is the difference of two close numbers.
+            features = features.to(torch.promote_types(dtype, torch.float32))
         gated = dual_attention_gates(features, scope=self.scope, patch=self.patch)
-        fused: Tensor = self.project(gated - self.floor * features)
+        fused: Tensor = self.project((gated - self.floor * features).to(dtype))
         return fused
 
 

@@ -120,6 +120,7 @@ def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool)
     """
     x, grad = _wide(x), _wide(grad)
     height, width = x.shape[2:]
+    patch = min(patch, max(height, width))  # a larger one holds the same pixels
     begin = x.shape[1] // 2 if split else 0
     end = begin if split else x.shape[1]
     q = grad * x

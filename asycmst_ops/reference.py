@@ -291,6 +291,7 @@ def dual_attention_gates(
     the interpolation runs on the grid of whole patches before it is cut to H x W.
     """
     height, width = features.shape[2:]
+    patch = min(patch, height + width)  # one that holds the map, without asking which is larger
     pixels = features.flatten(2)
     variance = pixels.var(2) if height * width > 1 else torch.zeros_like(pixels[:, :, 0])
     channel = variance.sigmoid()[:, :, None, None]

@@ -28,7 +28,7 @@ import gpu_report
 
 ROOT = Path(__file__).resolve().parent.parent
 # By name, because others need more packages than this command may ask for.
-ON_THE_CARD = ("acmst", "axial", "library", "ranking", "strategies", "union")
+ON_THE_CARD = ("acmst", "axial", "gates", "library", "ranking", "strategies", "union")
 SANITIZED = ("test_triton_axial.py", "match_the_reference and bfloat16")
 BUILD_SECONDS, TEST_SECONDS, SANITIZER_SECONDS, SPARE_SECONDS = 90.0, 150.0, 75.0, 10.0
 START_SECONDS = 20.0  # importing torch and meeting the device

@@ -35,9 +35,11 @@ void collect_strip(const GatesTask<IO, Last>& t, std::int64_t strip) {
                        std::int64_t column) ASYCMST_INLINED {
         const IO* here = from + pixel * x.pixel + channel;
         const V pivot = load(t.pivot + channel);
-        V sum = {};
+        V plain = {}, sum = {};
         repeat<Rows>(rows, [&](std::int64_t k) ASYCMST_INLINED {
-            sum += access.get(here + k * x.row) - pivot;
+            const V value = access.get(here + k * x.row);
+            plain += value;
+            sum += value - pivot;
         });
         const V mean = access.template only<C>(sum * part);
         V square = {};
@@ -49,7 +51,7 @@ void collect_strip(const GatesTask<IO, Last>& t, std::int64_t strip) {
         const V before = load(t.mean + column);
         const V shift = mean - before;
         square += shift * (shift * (above * share));  // in this order 0 stays 0 below infinity
-        store(t.sum + column, access.template only<C>((mean + pivot) * static_cast<C>(rows)));
+        store(t.sum + column, plain);
         store(t.mean + column, before + shift * share);
         store(t.square + column, load(t.square + column) + square);
         if constexpr (Backward) {

@@ -127,8 +127,10 @@ struct GatesTask {
     bool channel, spatial;
     C *far, *gates, *pulls;
     C *sum, *mean, *square, *total, *carry, *ahead, *done, *upper, *middle, *lower, *pull;
-    // By channel (of one map in every lane): a value near the mean, from which the statistics are
-    // counted, so that a large mean costs no digits; the gate, the slope of the variance, the mean.
+    // By channel (of one map in every lane): a value near the mean, from which mean and square are
+    // counted, so that a large mean costs the variance no digits (not the sums of the patches,
+    // which would lose theirs to a large first pixel); the gate, the slope of the variance, the
+    // mean.
     C pivot[group + lanes], gate[group + lanes], slope[group + lanes], centre[group + lanes];
 };
 

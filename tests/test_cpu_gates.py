@@ -117,7 +117,7 @@ def test_nan_and_infinity_stay_in_their_channel(layout: Any, isa: int) -> None:
 
 @each_isa
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e8], ids=str)
 def test_under_the_spatial_gate_alone_they_stay_near_their_patch(
     bad: float, layout: Any, isa: int
 ) -> None:

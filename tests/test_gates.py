@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.library import opcheck
 
-from asycmst_ops import dual_attention_gates, reference
+from asycmst_ops import _eager, dual_attention_gates, reference
 from asycmst_ops.testing import FEATURE_LAYOUTS, assert_within_budget, make_features
 
 OPS = torch.ops.asycmst
@@ -126,22 +124,23 @@ def test_any_patch(layout: Any, patch: int, device: str) -> None:
     check(features, torch.ones_like(features), patch=patch)
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    shape=st.tuples(*[st.integers(1, most) for most in (2, 5, 13, 13)]),
-    patch=st.integers(1, 6),
-    split=st.booleans(),
-    last=st.booleans(),
-    seed=st.integers(0, 1000),
-)
-def test_random_sizes(
-    shape: tuple[int, int, int, int], patch: int, split: bool, last: bool, seed: int
-) -> None:
-    b, c, h, w = shape
-    layout: Any = "channels_last" if last else "contiguous"
-    features = make_features((b, 2 * c, h, w), layout=layout, seed=seed)
-    grad = make_features((b, 2 * c, h, w), layout=layout, seed=seed + 1)
-    check(features, grad, patch=patch, scope="split" if split else "both")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_patch_far_beyond_the_map_is_the_map(dtype: torch.dtype, device: str) -> None:
+    """No memory and no time grow with the part of a patch that holds no pixel."""
+    x = make_features((1, 2, 14, 9), dtype=dtype, device=device)
+    for function in (dual_attention_gates, reference.dual_attention_gates):
+        found = value_and_gradient(function, x, x.cos(), patch=2**40)
+        whole = value_and_gradient(function, x, x.cos(), patch=14)
+        torch.testing.assert_close(found, whole)
+
+
+def test_the_backward_in_plain_pytorch_takes_such_a_patch_too() -> None:
+    x = make_features((1, 4, 14, 9))
+    found, whole = torch.empty_like(x), torch.empty_like(x)
+    for split in (False, True):
+        for out, patch in ((found, 2**40), (whole, 14)):
+            _eager.gates_backward(out, x.cos(), x, patch, split)
+        assert torch.equal(found, whole)
 
 
 def test_the_channel_gate_is_half_for_constants_and_one_for_large_variance(device: str) -> None:
@@ -168,6 +167,22 @@ def test_a_large_mean_does_not_drown_the_variance(layout: Any, device: str) -> N
     exact = narrow.double().var((2, 3), keepdim=True).sigmoid()[:, :16]
     torch.testing.assert_close(gate, exact.expand(gate.shape), atol=2e-6, rtol=0)
     check(narrow, torch.randn_like(narrow))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("scope", ["both", "split"])
+def test_a_large_first_pixel_leaves_the_patches_far_away_their_digits(
+    scope: Any, layout: Any, device: str
+) -> None:
+    """The means of other patches, and so their gates and gradients, have no part in it."""
+    x = make_features((1, 4, 16, 9), layout=layout, device=device)
+    x[:, :, 0, 0] = 1e8
+    found = value_and_gradient(dual_attention_gates, x, x.cos(), scope=scope)
+    exact = value_and_gradient(
+        reference.dual_attention_gates, x.double(), x.cos().double(), scope=scope
+    )
+    for narrow, wide in zip(found, exact, strict=True):
+        torch.testing.assert_close(narrow[:, :, 8:].double(), wide[:, :, 8:], atol=1e-5, rtol=0)
 
 
 def test_nan_stays_in_its_channel(device: str) -> None:

@@ -63,6 +63,11 @@ def test_any_patch(layout: Any, patch: int) -> None:
     check(*features((1, 2, 7, 9), layout=layout), patch=patch)
 
 
+def test_the_side_of_a_patch_counts_only_within_the_map() -> None:
+    assert gates.supports(torch.empty(1, 2, 14, 14), 100)
+    assert not gates.supports(torch.empty(1, 2, 14, 100), 100)
+
+
 def test_maps_of_many_blocks() -> None:
     """A block holds 256 patches of one map, or 8 of 32 channels, in the backward fewer."""
     check(*features((1, 1, 50, 90)))
@@ -85,11 +90,12 @@ def test_a_large_mean_does_not_drown_the_variance(layout: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the interpreter
-def test_what_is_not_finite_stays_where_it_acts() -> None:
+@pytest.mark.parametrize("first", [math.inf, 1e8], ids=str)
+def test_what_is_not_finite_or_large_stays_where_it_acts(first: float) -> None:
     x, grad = features((1, 4, 12, 4))
     clean = gate(x, grad, split=True)
     x[0, 1, 2, 3] = math.nan
-    x[0, 3, 0, 0] = math.inf
+    x[0, 3, 0, 0] = first
     dirty = gate(x, grad, split=True)
     for before, after in zip(clean, dirty, strict=True):
         assert torch.equal(before[:, [0, 2]], after[:, [0, 2]])

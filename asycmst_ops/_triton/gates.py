@@ -30,7 +30,12 @@ _SETTLED = 3
 
 def supports(x: Tensor, patch: int) -> bool:
     """Whether these kernels serve maps of this dtype and patches of this side."""
-    return x.dtype != torch.float64 and patch <= _LARGEST_PATCH
+    return x.dtype != torch.float64 and _side(x, patch) <= _LARGEST_PATCH
+
+
+def _side(x: Tensor, patch: int) -> int:
+    """The least side of patches that hold the same pixels."""
+    return min(patch, max(x.shape[2:]))
 
 
 def compile_keywords(
@@ -75,7 +80,7 @@ def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool)
 
 def _launch(out: Tensor, grad: Tensor | None, x: Tensor, patch: int, split: bool) -> None:
     batches, channels, height, width = x.shape
-    side = min(patch, max(height, width))  # a larger one holds the same pixels
+    side = _side(x, patch)
     last = x.stride(1) == 1 and x.stride(3) != 1
     keywords = compile_keywords(channels, side, last, grad is not None)
     patches = -(-height // side) * -(-width // side)

@@ -124,15 +124,19 @@ def collect_kernel(
     centre = tl.sum(total, 0) / tl.maximum(count, 1.0)
     off = mean - centre[None, :]
     square = tl.where(held, off * off * pixels[:, None], 0.0)
+    plain = tl.zeros([PATCHES, CHANNELS], tl.float32)
     for k in range(0, side):
         row = i * side + k
         mask = there & (row < height)[:, None, None]
         pixel = _row(x, batch, row, column, channel, x_batch, x_channel, x_row, x_pixel, mask)
         deep = tl.where(mask, pixel - pivot[:, None, :] - mean[:, None, :], 0.0)
         square += tl.sum(deep * deep, 1)
+        plain += tl.sum(pixel, 1)
 
     spatial = (channel >= spatial_from)[None, :]
-    gate = tl.where(spatial, 1.0 / (1.0 + tl.exp(-(mean + pivot))), 0.0)
+    # Not from the pivot: next to a large first pixel the other patches would lose their digits.
+    level = plain / tl.maximum(pixels, 1.0)[:, None]
+    gate = tl.where(spatial, 1.0 / (1.0 + tl.exp(-level)), 0.0)
     at = patch.to(tl.int64)[:, None] * patch_stride
     at += channel.to(tl.int64)[None, :] * gate_channel_stride
     at += batch * channels * down * across

@@ -49,6 +49,7 @@ SOURCES = [
     "isa_baseline.cpp",
     "parallel.cpp",
     "ranking.cpp",
+    "saliency_losses.cpp",
     "union.cpp",
 ]
 BUILD_ERRORS = (CCompilerError, CompileError, ExecError, LinkError, PlatformError, OSError)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asycmst.network_config import check_real
+from asycmst_ops import saliency_losses
 
 Lesion = Literal["bright", "dark"]
 
@@ -79,18 +80,18 @@ class SaliencyObjective:
         """The losses of each image before weighting.
 
         Args:
-            images: Floating, shape (n, 3, H, W), values in [0, 1].
+            images: Floating, shape (n, 3, H, W), values in [0, 1]; they get no gradient and must
+                not require one.
             saliency: M, of the same dtype, shape (n, H, W), values in [0, 1].
         """
         target = smooth(images.mean(1), self.despeckle * images.shape[2])
         if self.lesion == "dark":
             target = darkness(target)
-        return SaliencyTerms(
-            reconstruction=reconstruction_loss(target, saliency),
-            boundary=boundary_loss(target, saliency),
-            affinity=affinity_loss(target, saliency, self.affinity_floor),
-            area=(saliency.mean((1, 2)) / self.area - 1).square(),
-        )
+        # Autocast may have smoothed in a narrower dtype.
+        losses = saliency_losses(target.to(saliency), saliency, floor=self.affinity_floor)
+        reconstruction, boundary, affinity = losses.unbind(1)
+        area = (saliency.mean((1, 2)) / self.area - 1).square()
+        return SaliencyTerms(reconstruction, boundary, affinity, area)
 
     def total(self, terms: "SaliencyTerms") -> Tensor:
         """The weighted sum of `terms`, shape (n,)."""
@@ -139,47 +140,6 @@ def darkness(grey: Tensor) -> Tensor:
     return below / (below.amax((1, 2), keepdim=True) + _EPSILON)
 
 
-def reconstruction_loss(target: Tensor, saliency: Tensor) -> Tensor:
-    """mean |I M - I| of each image, shape (n,).
-
-    Args:
-        target: I, shape (n, H, W), values in [0, 1].
-        saliency: M, the same shape, values in [0, 1].
-    """
-    return (target * saliency - target).abs().mean((1, 2))
-
-
-def boundary_loss(target: Tensor, saliency: Tensor) -> Tensor:
-    """mean |S_x * I - S_x * M| + mean |S_y * I - S_y * M| of each image, S being Sobel's.
-
-    Beyond the border both continue as they end: with zeros there the border itself would be an
-    edge, which a map copies by its brightness.
-
-    Args:
-        target: I, shape (n, H, W), values in [0, 1].
-        saliency: M, the same shape, values in [0, 1].
-    """
-    rise = target.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    kernels = torch.stack((rise, rise.T))[:, None]
-    difference = F.pad((target - saliency)[:, None], (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(difference, kernels).abs().mean((2, 3)).sum(1)
-
-
-def affinity_loss(target: Tensor, saliency: Tensor, floor: float) -> Tensor:
-    """Mean squared difference of the normalised neighbour differences of each image.
-
-    The size of the forward difference along columns plus that along rows, 0 at the end of each,
-    is divided by its mean over the image plus `floor`. Up to the floor's part, a map a I + b has
-    a loss of 0.
-
-    Args:
-        target: I, shape (n, H, W), values in [0, 1].
-        saliency: M, the same shape, values in [0, 1].
-        floor: Positive.
-    """
-    return (_affinities(target, floor) - _affinities(saliency, floor)).square().mean((1, 2))
-
-
 def smooth(images: Tensor, sigma: float) -> Tensor:
     """Images (n, H, W) under a Gaussian of `sigma` pixels; beyond the border they go on."""
     if sigma == 0:
@@ -191,10 +151,3 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
     padded = F.pad(images[:, None], (reach, reach, reach, reach), mode="replicate")
     along = F.conv2d(padded, kernel[None, None, None, :])
     return F.conv2d(along, kernel[None, None, :, None])[:, 0]
-
-
-def _affinities(maps: Tensor, floor: float) -> Tensor:
-    down = F.pad(maps.diff(dim=1).abs(), (0, 0, 0, 1))
-    right = F.pad(maps.diff(dim=2).abs(), (0, 1))
-    total = down + right
-    return total / (total.mean((1, 2), keepdim=True) + floor)

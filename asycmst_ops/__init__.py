@@ -1,4 +1,4 @@
-"""Attention along the axes of paired video token grids, a frame ranking loss, fusion gates.
+"""Attention along the axes of paired video token grids, a ranking loss, gates, saliency losses.
 
 Both directions of asymmetric cross-modal spatio-temporal attention are one operation, attention
 along one axis of a grid (B, T, N, H, d). Compiled C++ serves CPU tensors, Triton CUDA tensors,
@@ -12,6 +12,7 @@ from asycmst_ops.axial import attention_weights, axial_attention
 from asycmst_ops.decompositions import decomposition_table
 from asycmst_ops.gates import dual_attention_gates
 from asycmst_ops.ranking import fss_ranking_loss
+from asycmst_ops.saliency_losses import saliency_losses
 from asycmst_ops.strategies import cross_modal_attention
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "fss_ranking_loss",
     "info",
     "reference",
+    "saliency_losses",
 ]

@@ -142,6 +142,41 @@ def gates_backward(
     _C.gates_backward(_dtype(x), _maps((dx, grad, x), patch, split), torch.get_num_threads(), isa)
 
 
+def saliency_losses_forward(
+    losses: Tensor, target: Tensor, saliency: Tensor, floor: float, *, isa: int = 0
+) -> None:
+    """Fill `losses` (n, 3): reconstruction, boundary and affinity of each image.
+
+    Args:
+        losses: contiguous, float32, or float64 for float64 images.
+        target, saliency: (n, H, W) of one dtype, with contiguous rows.
+        floor: added to the mean change of an image, positive.
+        isa: as in `axial_forward`.
+    """
+    images = (saliency.shape, losses.data_ptr(), *_grid(target), *_grid(saliency))
+    _C.saliency_losses_forward(_dtype(saliency), images, floor, torch.get_num_threads(), isa)
+
+
+def saliency_losses_backward(
+    slope: Tensor,
+    grad: Tensor,
+    target: Tensor,
+    saliency: Tensor,
+    floor: float,
+    *,
+    isa: int = 0,
+) -> None:
+    """Fill `slope`, the gradient by `saliency`, from `grad`, that of the losses."""
+    images = (
+        saliency.shape,
+        grad.data_ptr(),
+        *_grid(slope),
+        *_grid(target),
+        *_grid(saliency),
+    )
+    _C.saliency_losses_backward(_dtype(saliency), images, floor, torch.get_num_threads(), isa)
+
+
 def _maps(maps: Sequence[Tensor], patch: int, split: bool) -> tuple[Any, ...]:
     x = maps[-1]
     return (

@@ -142,6 +142,45 @@ def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool)
     dx.copy_(found)
 
 
+def saliency_losses_forward(
+    losses: Tensor, target: Tensor, saliency: Tensor, floor: float
+) -> None:
+    losses.copy_(reference.saliency_losses(target, saliency, floor=floor))
+
+
+def saliency_losses_backward(
+    slope: Tensor, grad: Tensor, target: Tensor, saliency: Tensor, floor: float
+) -> None:
+    """Each absolute value passes on its sign. With r the difference of the normalised changes and
+    b what the saliency's own changes g are multiplied by, g gets 2 b (mean(r g) b - r).
+    """
+    target, saliency = _wide(target), _wide(saliency)
+    missed, edges, affinity = (grad / saliency[0].numel()).view(-1, 3, 1, 1).unbind(1)
+    found = missed * (target * saliency - target).sign() * target
+
+    kernels = reference.sobel_kernels(target)
+    gap = F.pad((target - saliency)[:, None], (1, 1, 1, 1), mode="replicate")
+    spread = F.conv_transpose2d(F.conv2d(gap, kernels).sign(), kernels)[:, 0]
+    for dim in (1, 2):  # a pixel beyond the border was its neighbour's copy
+        size = saliency.shape[dim]
+        inner = spread.narrow(dim, 1, size).clone()
+        inner.select(dim, 0).add_(spread.select(dim, 0))
+        inner.select(dim, -1).add_(spread.select(dim, -1))
+        spread = inner
+    found -= edges * spread
+
+    changes = reference.changes(saliency)
+    b = 1 / (changes.mean((1, 2), keepdim=True) + floor)
+    r = reference.affinities(target, floor) - changes * b
+    slopes = affinity * 2 * b * ((r * changes).mean((1, 2), keepdim=True) * b - r)
+    for dim in (1, 2):
+        size = saliency.shape[dim]
+        pull = slopes.narrow(dim, 0, size - 1) * saliency.diff(dim=dim).sign()
+        found.narrow(dim, 0, size - 1).sub_(pull)
+        found.narrow(dim, 1, size - 1).add_(pull)
+    slope.copy_(found)
+
+
 def _interpolation(length: int, patch: int, like: Tensor) -> Tensor:
     """Weights (length, patches) with which the patches along a side enter its pixels."""
     patches = -(-length // patch)

@@ -7,13 +7,13 @@ operators add their autograd formulas with `register_autograd`.
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asycmst_ops import _cpu, _cuda, _eager, _flops
-from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
+from asycmst_ops._problem import Backward, Forward, Kernels, UnionBackward, UnionForward
 
 _LIBRARY = torch.library.Library("asycmst", "DEF")
 _SIX = "Tensor q_bus, Tensor k_ceus, Tensor v_ceus, Tensor q_ceus, Tensor k_bus, Tensor v_bus"
@@ -35,6 +35,8 @@ for _schema in (
     "fss_ranking_backward(Tensor grad, Tensor scores, Tensor slopes) -> Tensor",
     "gates(Tensor features, int patch, bool split) -> Tensor",
     "gates_backward(Tensor grad, Tensor features, int patch, bool split) -> Tensor",
+    "saliency_losses(Tensor saliency, Tensor target, float floor) -> Tensor",
+    "saliency_losses_backward(Tensor grad, Tensor saliency, Tensor target, float floor) -> Tensor",
 ):
     _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout))
 
@@ -51,28 +53,8 @@ fss_ranking = _OPS.fss_ranking.default
 fss_ranking_backward = _OPS.fss_ranking_backward.default
 gates = _OPS.gates.default
 gates_backward = _OPS.gates_backward.default
-
-
-class Kernels(Protocol):
-    """What a kernel family offers; each function fills tensors that the caller allocated."""
-
-    def axial_forward(self, problems: Sequence[Forward], scale: float) -> None: ...
-
-    def axial_backward(self, problems: Sequence[Backward], scale: float) -> None: ...
-
-    def union_forward(self, problems: Sequence[UnionForward], scale: float) -> None: ...
-
-    def union_backward(self, problems: Sequence[UnionBackward], scale: float) -> None: ...
-
-    def fss_ranking(
-        self, loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
-    ) -> None: ...
-
-    def gates_forward(self, out: Tensor, x: Tensor, patch: int, split: bool) -> None: ...
-
-    def gates_backward(
-        self, dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool
-    ) -> None: ...
+saliency_losses = _OPS.saliency_losses.default
+saliency_losses_backward = _OPS.saliency_losses_backward.default
 
 
 def _empty(x: Tensor) -> Tensor:
@@ -220,6 +202,29 @@ def _register_gates(key: str, family: Callable[[], Kernels]) -> None:
     _LIBRARY.impl("gates_backward", run_gates_backward, key)
 
 
+def _register_saliency_losses(key: str, family: Callable[[], Kernels]) -> None:
+    def run(saliency: Tensor, target: Tensor, floor: float) -> Tensor:
+        losses = _empty_losses(saliency)
+        if losses.shape[0]:
+            family().saliency_losses_forward(losses, _rows(target), _rows(saliency), floor)
+        return losses
+
+    def run_backward(grad: Tensor, saliency: Tensor, target: Tensor, floor: float) -> Tensor:
+        slope = _empty(saliency)
+        if slope.shape[0]:
+            maps = _rows(target), _rows(saliency)
+            family().saliency_losses_backward(slope, grad.contiguous(), *maps, floor)
+        return slope
+
+    _LIBRARY.impl("saliency_losses", run, key)
+    _LIBRARY.impl("saliency_losses_backward", run_backward, key)
+
+
+def _empty_losses(x: Tensor) -> Tensor:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.empty((x.shape[0], 3), dtype=dtype, device=x.device)
+
+
 def _crossed(bus: Tensor, ceus: Tensor) -> tuple[Tensor, ...]:
     """Views of two packed grids in the order of the joint operator's six arguments."""
     q_bus, k_bus, v_bus = bus.unbind(3)
@@ -272,6 +277,7 @@ for _key, _family in (
 ):
     _register_kernels(_key, _family)
     _register_gates(_key, _family)
+    _register_saliency_losses(_key, _family)
 _LIBRARY.impl("fss_ranking_backward", _chain_ranking, "CompositeExplicitAutograd")
 
 for _name, _fake in (
@@ -293,6 +299,8 @@ for _name, _fake in (
     ("fss_ranking_backward", _chain_ranking),
     ("gates", lambda features, *_: _empty_images(features)),
     ("gates_backward", lambda grad, features, *_: _empty_images(features)),
+    ("saliency_losses", lambda saliency, *_: _empty_losses(saliency)),
+    ("saliency_losses_backward", lambda grad, saliency, *_: _empty(saliency)),
 ):
     torch.library.register_fake(f"asycmst::{_name}", _fake, lib=_LIBRARY)
 

@@ -1,6 +1,7 @@
 """What one kernel call works on; the three kernel families share these shapes."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -61,3 +62,33 @@ class UnionBackward(NamedTuple):
     k: Tensor
     v: Tensor
     key_mask: Tensor | None
+
+
+class Kernels(Protocol):
+    """What a kernel family offers; each function fills tensors that the caller allocated."""
+
+    def axial_forward(self, problems: Sequence[Forward], scale: float) -> None: ...
+
+    def axial_backward(self, problems: Sequence[Backward], scale: float) -> None: ...
+
+    def union_forward(self, problems: Sequence[UnionForward], scale: float) -> None: ...
+
+    def union_backward(self, problems: Sequence[UnionBackward], scale: float) -> None: ...
+
+    def fss_ranking(
+        self, loss: Tensor, grad: Tensor, scores: Tensor, lengths: Tensor | None, clamp: float
+    ) -> None: ...
+
+    def gates_forward(self, out: Tensor, x: Tensor, patch: int, split: bool) -> None: ...
+
+    def gates_backward(
+        self, dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool
+    ) -> None: ...
+
+    def saliency_losses_forward(
+        self, losses: Tensor, target: Tensor, saliency: Tensor, floor: float
+    ) -> None: ...
+
+    def saliency_losses_backward(
+        self, slope: Tensor, grad: Tensor, target: Tensor, saliency: Tensor, floor: float
+    ) -> None: ...

@@ -17,8 +17,8 @@ def decomposition_table() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     With `program = torch.export.export(...)`, `program.run_decompositions(decomposition_table())`
     replaces every operator by its definition in `asycmst_ops.reference`: the new
     program needs this package no more, and ONNX exporters and AOTInductor take it. As in the
-    kernels, float16 and bfloat16 accumulate in float32. The backward operators and the ranking
-    loss serve training and are not in the table.
+    kernels, float16 and bfloat16 accumulate in float32. The backward operators and the losses
+    serve training and are not in the table.
 
     Returns:
         A new dictionary from each operator to a function of the same arguments.

@@ -303,3 +303,43 @@ def dual_attention_gates(
     half = features.shape[1] // 2
     gated = (features[:, :half] * channel[:, :half], features[:, half:] * spatial[:, half:])
     return torch.cat(gated, 1)
+
+
+def saliency_losses(target: Tensor, saliency: Tensor, *, floor: float) -> Tensor:
+    """Losses of each saliency map M against its target I, computed in float32 or wider.
+
+    Args:
+        target: I, (n, H, W).
+        saliency: M, (n, H, W).
+        floor: added to the mean change, positive.
+
+    Returns:
+        (n, 3). Reconstruction: mean |I M - I|. Boundary: mean |S_x * D| + mean |S_y * D| with
+        D = I - M, Sobel's S, and an image that goes on as it ends: with zeros there the border
+        itself would be an edge, which a map copies by its brightness. Affinity: the mean squared
+        difference of the `affinities`.
+    """
+    target, saliency = (x if x.dtype == torch.float64 else x.float() for x in (target, saliency))
+    reconstruction = (target * saliency - target).abs().mean((1, 2))
+    gap = F.pad((target - saliency)[:, None], (1, 1, 1, 1), mode="replicate")
+    boundary = F.conv2d(gap, sobel_kernels(target)).abs().mean((2, 3)).sum(1)
+    difference = affinities(target, floor) - affinities(saliency, floor)
+    return torch.stack((reconstruction, boundary, difference.square().mean((1, 2))), 1)
+
+
+def sobel_kernels(like: Tensor) -> Tensor:
+    """S_x and S_y, (2, 1, 3, 3)."""
+    rise = like.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    return torch.stack((rise, rise.T))[:, None]
+
+
+def changes(maps: Tensor) -> Tensor:
+    """|forward difference| down plus to the right of every pixel, 0 at the end of each."""
+    down = F.pad(maps.diff(dim=1).abs(), (0, 0, 0, 1))
+    return down + F.pad(maps.diff(dim=2).abs(), (0, 1))
+
+
+def affinities(maps: Tensor, floor: float) -> Tensor:
+    """The `changes` of each map over their mean plus `floor`."""
+    found = changes(maps)
+    return found / (found.mean((1, 2), keepdim=True) + floor)

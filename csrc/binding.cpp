@@ -2,7 +2,7 @@
 //
 // The Python launcher owns the tensors and has checked them; nothing here knows of torch. A grid
 // comes as its address and its strides over (B, T, N, H, d) in elements, a mask over (B, T, N),
-// feature maps over (B, C, H, W).
+// feature maps over (B, C, H, W), images over (n, H, W).
 // Tuples are read through the C API: the generic casters would cost more than a small kernel.
 #include <pybind11/pybind11.h>
 
@@ -21,6 +21,7 @@ namespace {
 constexpr int kGridDims = 5;
 constexpr int kMaskDims = 3;
 constexpr int kMapsDims = 4;
+constexpr int kImagesDims = 3;
 // By DType.
 constexpr ElementBytes kElementBytes[kDTypes] = {{4, 4}, {8, 8}, {2, 4}, {2, 4}};
 
@@ -273,6 +274,49 @@ void gates_backward(int dtype, const py::tuple& maps, int threads, int isa) {
     gates(true, dtype, maps, threads, isa);
 }
 
+Images read_images(TupleReader& reader) {
+    std::int64_t strides[kImagesDims];
+    Images images{};
+    images.data = reader.address();
+    reader.integers(strides, kImagesDims);
+    images.image = strides[0];
+    images.row = strides[1];
+    return images;
+}
+
+// (sizes, address of the losses or of their gradients, then address and strides over (n, H, W) of
+// target saliency, or of the gradient target saliency)
+void saliency_losses(bool backward, int dtype, const py::tuple& images, double floor, int threads,
+                     int isa) {
+    const SaliencyKernel& kernel = kernel_set(isa).saliency_losses[check_dtype(dtype)];
+    TupleReader reader(images.ptr());
+    SaliencyProblem problem{};
+    std::int64_t sizes[kImagesDims];
+    reader.integers(sizes, kImagesDims);
+    problem.images = sizes[0];
+    problem.height = sizes[1];
+    problem.width = sizes[2];
+    problem.floor = floor;
+    problem.losses = reader.address();
+    if (backward) {
+        problem.slope = read_images(reader);
+    }
+    problem.target = read_images(reader);
+    problem.saliency = read_images(reader);
+    reader.finish();
+    complete([&] { return run_saliency_losses(kernel, problem, backward, threads); });
+}
+
+void saliency_losses_forward(int dtype, const py::tuple& images, double floor, int threads,
+                             int isa) {
+    saliency_losses(false, dtype, images, floor, threads, isa);
+}
+
+void saliency_losses_backward(int dtype, const py::tuple& images, double floor, int threads,
+                              int isa) {
+    saliency_losses(true, dtype, images, floor, threads, isa);
+}
+
 py::tuple isas() {
     const auto& sets = kernel_sets();
     py::tuple names(sets.size());
@@ -306,6 +350,10 @@ PYBIND11_MODULE(_C, module) {
                py::arg("threads"), py::arg("isa") = 0);
     module.def("gates_backward", &gates_backward, py::arg("dtype"), py::arg("maps"),
                py::arg("threads"), py::arg("isa") = 0);
+    module.def("saliency_losses_forward", &saliency_losses_forward, py::arg("dtype"),
+               py::arg("images"), py::arg("floor"), py::arg("threads"), py::arg("isa") = 0);
+    module.def("saliency_losses_backward", &saliency_losses_backward, py::arg("dtype"),
+               py::arg("images"), py::arg("floor"), py::arg("threads"), py::arg("isa") = 0);
     module.def("isas", &isas, "Names of the instruction sets that run here, the fastest first.");
     module.attr("compiler") = __VERSION__;
     module.attr("openmp") = has_openmp();

@@ -4,6 +4,7 @@
 #include "axial.h"
 #include "gates.h"
 #include "ranking.h"
+#include "saliency_losses.h"
 
 namespace asycmst {
 
@@ -16,6 +17,7 @@ struct KernelSet {
     AxialKernel axial_backward[kDTypes];
     RankingKernel ranking[kDTypes];
     GatesKernel gates[kDTypes];
+    SaliencyKernel saliency_losses[kDTypes];
 };
 
 // Kernel sets this processor can run, the fastest first.

@@ -10,6 +10,7 @@
 #include "gates_kernel.h"
 #include "isa.h"
 #include "ranking_kernel.h"
+#include "saliency_losses_kernel.h"
 
 namespace asycmst {
 namespace {
@@ -34,6 +35,11 @@ constexpr GatesKernel gates_kernel() {
     return {gates_tasks<IO>, gates_scratch<IO>, gates_task<false, IO>, gates_task<true, IO>};
 }
 
+template <class IO>
+constexpr SaliencyKernel saliency_losses_kernel() {
+    return {saliency_losses_scratch<IO>, saliency_losses_forward<IO>, saliency_losses_backward<IO>};
+}
+
 }  // namespace
 }  // namespace asycmst
 
@@ -50,5 +56,7 @@ constexpr GatesKernel gates_kernel() {
          ranking_kernel<BFloat>()},                                                           \
         {gates_kernel<float>(), gates_kernel<double>(), gates_kernel<Half>(),                 \
          gates_kernel<BFloat>()},                                                             \
+        {saliency_losses_kernel<float>(), saliency_losses_kernel<double>(),                   \
+         saliency_losses_kernel<Half>(), saliency_losses_kernel<BFloat>()},                   \
     };                                                                                        \
     }

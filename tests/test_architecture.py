@@ -15,7 +15,7 @@ OPS = [
     {"_triton", "_eager"},
     {"_cpu", "_cuda", "_flops"},
     {"_library"},
-    {"axial", "ranking", "gates", "decompositions"},
+    {"axial", "ranking", "gates", "saliency_losses", "decompositions"},
     {"acmst", "union"},
     {"strategies"},
     {"_info"},

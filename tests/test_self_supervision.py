@@ -3,22 +3,13 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from scipy.ndimage import sobel
 from torch import Tensor
 
 from asycmst.data.phantom import PhantomConfig, make_phantom
-from asycmst.self_supervision import (
-    NODULES,
-    SaliencyObjective,
-    affinity_loss,
-    boundary_loss,
-    darkness,
-    reconstruction_loss,
-    smooth,
-)
+from asycmst.self_supervision import NODULES, SaliencyObjective, darkness, smooth
+from asycmst_ops import reference
 
 
 def pair(height: int = 9, width: int = 12) -> tuple[Tensor, Tensor]:
@@ -32,56 +23,21 @@ def phantom() -> tuple[Tensor, Tensor]:
     return grey.expand(1, 3, -1, -1), torch.from_numpy(sample.mask[0]).double()[None]
 
 
-def test_reconstruction_is_what_the_mask_leaves_out() -> None:
+def test_the_losses_are_those_of_the_operator() -> None:
     images, saliency = pair()
-    grey = images.mean(1)
-    wanted = (grey * (1 - saliency)).mean((1, 2))
-    torch.testing.assert_close(reconstruction_loss(grey, saliency), wanted)
-    assert not reconstruction_loss(grey, torch.ones_like(saliency)).any()
+    found = SaliencyObjective(affinity_floor=0.2).terms(images, saliency)
+    wanted = reference.saliency_losses(images.mean(1), saliency, floor=0.2)
+    torch.testing.assert_close(torch.stack(found[:3], 1), wanted)
+    torch.testing.assert_close(found.area, (saliency.mean((1, 2)) / 0.05 - 1).square())
 
 
-def test_boundary_compares_sobel_edges() -> None:
-    images, saliency = pair()
-    grey = images.mean(1)
-    for one, marks, loss in zip(grey, saliency, boundary_loss(grey, saliency), strict=True):
-        wanted = sum(
-            np.abs(
-                sobel(one.numpy(), axis, mode="nearest")
-                - sobel(marks.numpy(), axis, mode="nearest")
-            ).mean()
-            for axis in (0, 1)
-        )
-        assert float(loss) == pytest.approx(wanted)
-
-
-def test_a_flat_map_has_no_edge_at_the_border_of_the_image() -> None:
-    flat = torch.full((1, 8, 8), 0.7).double()
-    assert float(boundary_loss(torch.zeros_like(flat), flat)) == pytest.approx(0, abs=1e-12)
-
-
-def test_affinity_is_blind_to_scale_and_offset() -> None:
-    images, _ = pair()
-    grey = images.mean(1)
-    assert float(affinity_loss(grey, 0.3 * grey + 0.1, 1e-8).max()) < 1e-12
-    assert float(affinity_loss(grey, grey.flip(2), 1e-8).min()) > 0.1
-
-
-def test_affinity_by_its_definition() -> None:
-    images, saliency = pair(4, 5)
-
-    def normalised(image: Tensor) -> Tensor:
-        g = torch.zeros_like(image)
-        for y in range(4):
-            for x in range(5):
-                g[y, x] += abs(image[y + 1, x] - image[y, x]) if y < 3 else 0
-                g[y, x] += abs(image[y, x + 1] - image[y, x]) if x < 4 else 0
-        return g / (g.mean() + 0.01)
-
-    grey = images.mean(1)
-    for one, marks, loss in zip(grey, saliency, affinity_loss(grey, saliency, 0.01), strict=True):
-        assert float(loss) == pytest.approx(
-            float((normalised(one) - normalised(marks)).square().mean())
-        )
+def test_autocast_leaves_the_losses_in_float32() -> None:
+    images, saliency = (x.float() for x in pair(32, 32))
+    wide = NODULES.total(NODULES.terms(images, saliency))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = NODULES.total(NODULES.terms(images, saliency))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wide, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("objective", [SaliencyObjective(), NODULES], ids=["published", "dark"])

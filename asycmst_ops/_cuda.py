@@ -13,7 +13,7 @@ from torch import Tensor
 from asycmst_ops import _eager
 from asycmst_ops._problem import Backward, Forward, UnionBackward, UnionForward
 
-SERVED = "float16, bfloat16 and float32; float64 and the saliency losses run the reference"
+SERVED = "float16, bfloat16 and float32; float64 runs the reference"
 
 
 def unavailable_reason() -> str | None:
@@ -77,13 +77,19 @@ def gates_backward(dx: Tensor, grad: Tensor, x: Tensor, patch: int, split: bool)
 def saliency_losses_forward(
     losses: Tensor, target: Tensor, saliency: Tensor, floor: float
 ) -> None:
-    _eager.saliency_losses_forward(losses, target, saliency, floor)
+    from asycmst_ops._triton import saliency_losses
+
+    family: Any = saliency_losses if saliency_losses.supports(saliency) else _eager
+    family.saliency_losses_forward(losses, target, saliency, floor)
 
 
 def saliency_losses_backward(
     slope: Tensor, grad: Tensor, target: Tensor, saliency: Tensor, floor: float
 ) -> None:
-    _eager.saliency_losses_backward(slope, grad, target, saliency, floor)
+    from asycmst_ops._triton import saliency_losses
+
+    family: Any = saliency_losses if saliency_losses.supports(saliency) else _eager
+    family.saliency_losses_backward(slope, grad, target, saliency, floor)
 
 
 def _family(axial: Any, problems: Sequence[Forward] | Sequence[Backward]) -> Any:

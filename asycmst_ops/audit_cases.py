@@ -167,6 +167,23 @@ def gates_case(
 _GATES_OWN = ("gates", "pulls", "statistics", "settled")
 
 
+def saliency_losses_case(
+    kernel: str, dtype: torch.dtype = torch.float32, *, backward: bool = True
+) -> Case:
+    """A launch of the saliency losses; "collect", "settle" or "write", which has no forward."""
+    from asycmst_ops._triton import saliency_losses
+
+    own = dict.fromkeys(("settled", "grad"), "*fp32") | {"statistics": "*fp64"}
+    return Case(
+        f"losses {kernel}",
+        f"{'backward' if backward else 'forward'} {_NAMES[dtype]}",
+        {**own, "signs": "*i8" if backward else "*fp32", "": _POINTERS[dtype]},
+        saliency_losses.compile_keywords(kernel, backward),
+        False,
+        False,
+    )
+
+
 def shipped_cases() -> list[Case]:
     """The launches that are audited: each branch of the launch table, masks and alignment."""
     cases = []
@@ -189,7 +206,8 @@ def shipped_cases() -> list[Case]:
             attention_case(kernel, 49, 49, 64, torch.float32),
             attention_case(kernel, 49, 49, 64, torch.float32, precision="tf32"),
         ]
-    return [*cases, *_long_cases(), *_union_cases(), *_ranking_cases(), *_gates_cases()]
+    cases += [*_long_cases(), *_union_cases(), *_ranking_cases(), *_gates_cases()]
+    return [*cases, *_saliency_losses_cases()]
 
 
 _TOGETHER = ("axis dq", "col dq")
@@ -260,9 +278,26 @@ def _gates_cases() -> list[Case]:
     return cases
 
 
+def _saliency_losses_cases() -> list[Case]:
+    cases = [saliency_losses_case("settle", backward=backward) for backward in (False, True)]
+    for dtype in (torch.float32, torch.bfloat16):
+        cases += [
+            saliency_losses_case("collect", dtype, backward=False),
+            saliency_losses_case("collect", dtype),
+            saliency_losses_case("write", dtype),
+        ]
+    return cases
+
+
 def kernel_of(case: Case) -> Any:
     """The Triton function that a case names."""
-    from asycmst_ops._triton import axial_kernels, blocks, gates_kernels, ranking
+    from asycmst_ops._triton import (
+        axial_kernels,
+        blocks,
+        gates_kernels,
+        ranking,
+        saliency_losses_kernels,
+    )
 
     kernels = {
         "forward": axial_kernels.forward_kernel,
@@ -271,6 +306,9 @@ def kernel_of(case: Case) -> Any:
         "collect": gates_kernels.collect_kernel,
         "settle": gates_kernels.settle_kernel,
         "write": gates_kernels.write_kernel,
+        "losses collect": saliency_losses_kernels.collect_kernel,
+        "losses settle": saliency_losses_kernels.settle_kernel,
+        "losses write": saliency_losses_kernels.write_kernel,
     }
     if case.kernel in kernels:
         return kernels[case.kernel]

@@ -70,11 +70,19 @@ _GATES_CEILINGS = {
     "write": (Ceiling(144, 8), Ceiling(112, 8)),
 }
 
+_SALIENCY_LOSSES_CEILINGS = {
+    "losses collect": Ceiling(168, 8),
+    "losses settle": Ceiling(64, 8),
+    "losses write": Ceiling(96, 8),
+}
+
 
 def ceiling(case: Case, architecture: int) -> Ceiling:
     """The case's row of the table; what the hardware bears for a kernel that has none."""
     if case.kernel in _GATES_CEILINGS:
         return _GATES_CEILINGS[case.kernel][case.keywords["BACKWARD"]]
+    if case.kernel in _SALIENCY_LOSSES_CEILINGS:
+        return _SALIENCY_LOSSES_CEILINGS[case.kernel]
     if case.kernel not in ("forward", "backward"):
         return _HARD
     kind, rows = _kind(case), _rows(case)

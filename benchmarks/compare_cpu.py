@@ -29,6 +29,7 @@ from providers import (
     compiled,
     forward,
     forward_backward,
+    saliency_providers,
 )
 
 from asycmst_ops import _cpu, acmst_attention, info
@@ -84,6 +85,11 @@ def cases(batches: list[int]) -> Iterator[tuple[str, dict[str, Any], Any, list[A
         gates = {**GATES, "eager-compiled": compiled(GATES["eager"])}
         features, grad = make_features(shape), make_features(shape, seed=1)
         yield f"gates {channels}x{side}", gates, FLOAT32, [features], [grad]
+    target, saliency = torch.rand(2, PAPER[0], 224, 224)
+    losses = saliency_providers(target)
+    losses["eager-compiled"] = compiled(losses["eager"])
+    grad = torch.ones(PAPER[0], 3)
+    yield "saliency losses", losses, FLOAT32, [saliency], [grad]
 
 
 def check(name: str, functions: dict[str, Any], inputs: list[torch.Tensor]) -> None:

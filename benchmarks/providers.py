@@ -20,6 +20,7 @@ from asycmst_ops import (
     dual_attention_gates,
     fss_ranking_loss,
     reference,
+    saliency_losses,
 )
 
 Joint = Callable[..., tuple[Tensor, Tensor]]
@@ -215,6 +216,15 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 # Channels of both branches of an encoder together and the side of their maps, for an image of
 # 224 x 224.
 GATES_SCALES = tuple((64 * 2**scale, 224 // 2**scale) for scale in range(5))
+
+
+def saliency_providers(target: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The losses of a saliency map (n, H, W) against one target."""
+
+    def against(losses: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda saliency: losses(target.to(saliency.dtype), saliency, floor=1e-2)
+
+    return {"ours": against(saliency_losses), "eager": against(reference.saliency_losses)}
 
 
 def compiled(function: Callable[..., object]) -> Callable[..., object]:

@@ -139,7 +139,7 @@ def test_rooms_are_small() -> None:
             assert lines <= LONGEST, f"{name} has {lines} lines"
 
 
-@pytest.mark.parametrize("stem", ["axial", "gates", "ranking", "union"])
+@pytest.mark.parametrize("stem", ["axial", "gates", "ranking", "saliency_losses", "union"])
 def test_one_stem_finds_a_whole_operator(stem: str) -> None:
     for place in ("asycmst_ops", "asycmst_ops/_triton", "csrc", "tests", "benchmarks"):
         assert list((ROOT / place).glob(f"*{stem}*")), f"no {stem} in {place}"

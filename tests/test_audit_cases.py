@@ -5,7 +5,14 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 from asycmst_ops import audit_cases
-from asycmst_ops._triton import axial_kernels, block_kernels, blocks, gates_kernels, ranking
+from asycmst_ops._triton import (
+    axial_kernels,
+    block_kernels,
+    blocks,
+    gates_kernels,
+    ranking,
+    saliency_losses_kernels,
+)
 
 
 def test_every_kernel_appears_once_per_configuration() -> None:
@@ -20,6 +27,9 @@ def test_every_kernel_appears_once_per_configuration() -> None:
         gates_kernels.collect_kernel,
         gates_kernels.settle_kernel,
         gates_kernels.write_kernel,
+        saliency_losses_kernels.collect_kernel,
+        saliency_losses_kernels.settle_kernel,
+        saliency_losses_kernels.write_kernel,
     }
     assert len(names) == len(set(names))
 

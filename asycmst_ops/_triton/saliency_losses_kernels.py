@@ -87,10 +87,11 @@ def collect_kernel(
     image, block, exists, place, y, x = _locate(blocks, height, width, PIXELS)
     target += image * target_image
     saliency += image * saliency_image
+    # Without a mask: the last pixel, for which the lanes beyond it stand, has no changes.
     down, right = _steps(target, y, x, target_row, height, width)
-    change_target = tl.where(exists, tl.abs(down) + tl.abs(right), 0.0).to(tl.float64)
+    change_target = (tl.abs(down) + tl.abs(right)).to(tl.float64)
     down, right = _steps(saliency, y, x, saliency_row, height, width)
-    change_saliency = tl.where(exists, tl.abs(down) + tl.abs(right), 0.0).to(tl.float64)
+    change_saliency = (tl.abs(down) + tl.abs(right)).to(tl.float64)
 
     across = tl.zeros([PIXELS], tl.float32)
     along = tl.zeros([PIXELS], tl.float32)
@@ -242,6 +243,7 @@ def write_kernel(
                 spread -= dy * (2 - dx * dx) * tl.where(row == y + dy, along, -along)
     found -= boundary * spread
 
+    # From beyond the border a change is one of the border's pixel to itself.
     down, right = _pulls(
         target, saliency, y, x, target_row, saliency_row, height, width, a, b, c, affinity
     )
@@ -249,9 +251,9 @@ def write_kernel(
     down, _ = _pulls(
         target, saliency, y - 1, x, target_row, saliency_row, height, width, a, b, c, affinity
     )
-    found += tl.where(y > 0, down, 0.0)
+    found += down
     _, right = _pulls(
         target, saliency, y, x - 1, target_row, saliency_row, height, width, a, b, c, affinity
     )
-    found += tl.where(x > 0, right, 0.0)
+    found += right
     tl.store(slope + image * height * width + place, found, mask=exists)

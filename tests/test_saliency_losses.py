@@ -111,8 +111,8 @@ def test_matches_the_definition(
     check(*pair(2, *size, dtype=dtype, device=device), floor)
 
 
-# Always the same examples: where a map of a few pixels hardly changes, the affinity's gradient is a
-# difference of nearly equal numbers, and no budget by dtype holds for whatever could be drawn.
+# Always the same examples: where a map of a few pixels hardly changes, the affinity's gradient is
+# a difference of nearly equal numbers, and no budget by dtype holds for whatever could be drawn.
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 40)),

@@ -68,6 +68,11 @@ def test_the_side_of_a_patch_counts_only_within_the_map() -> None:
     assert not gates.supports(torch.empty(1, 2, 14, 100), 100)
 
 
+def test_maps_whose_places_outgrow_32_bits_are_left_to_the_fallback() -> None:
+    assert gates.supports(torch.empty(1, 1, 2**15, 2**15, device="meta"), 4)
+    assert not gates.supports(torch.empty(1, 1, 2**15, 2**15 + 1, device="meta"), 4)
+
+
 def test_maps_of_many_blocks() -> None:
     """A block holds 256 patches of one map, or 8 of 32 channels, in the backward fewer."""
     check(*features((1, 1, 50, 90)))

@@ -22,6 +22,7 @@ _LANES = {False: (1024, 512), True: (1024, 256)}
 _CHANNELS = (32, 16)  # of a program where channels come last, likewise
 _JOINED, _SETTLED_CHANNELS = 64, 32  # blocks and channels that are joined at once
 _LARGEST_PATCH = 64
+_MOST_PIXELS = 2**30  # of a map; places are 32-bit numbers
 # Of a block and channel: pixels, mean, squared deviation and, in the backward, sum of q.
 _STATISTICS = 4
 # Of a channel: the gate, the slope of the variance, the mean.
@@ -29,8 +30,10 @@ _SETTLED = 3
 
 
 def supports(x: Tensor, patch: int) -> bool:
-    """Whether these kernels serve maps of this dtype and patches of this side."""
-    return x.dtype != torch.float64 and _side(x, patch) <= _LARGEST_PATCH
+    """Whether these kernels serve maps of this dtype and size and patches of this side."""
+    if x.dtype == torch.float64 or x.shape[2] * x.shape[3] > _MOST_PIXELS:
+        return False
+    return _side(x, patch) <= _LARGEST_PATCH
 
 
 def _side(x: Tensor, patch: int) -> int:

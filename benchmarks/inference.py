@@ -6,8 +6,9 @@ Rows are the paper's model and the authors' arrangement of it (one encoder for b
 frame sorting, no segmentation). Each round calls every provider once, so that a change of the
 machine's speed meets all of them; a figure is the median, with the fastest and slowest round
 beside it. Batch 1, evaluation, no gradients, the device waited for: 20 calls to warm up and 100
-timed ones on a GPU, on a CPU 2 and `--rounds`. All providers are checked against the plain model
-before anything is timed.
+timed ones on a GPU, on a CPU 2 and `--rounds`. On a CPU the files of `asycmst export` join, in
+onnxruntime and as an AOTInductor package, which takes minutes to compile. All providers are
+checked against the plain model before anything is timed.
 
 The same plain model is also timed by the loop of the authors' released code, which is no latency:
 training mode, batches of 16, the clock read without waiting for the device, seconds over 16.
@@ -16,6 +17,7 @@ training mode, batches of 16, the clock read without waiting for the device, sec
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +30,9 @@ from naive import naive_model
 from torch import Tensor, nn
 
 from asycmst import AsyCMST, AsyCMSTConfig, AsyCMSTOutput
+from asycmst.export import aoti_package, onnx_file
+from asycmst.export.graph import NamedOutputs, clip_graph, without_norms
+from asycmst.export.results import Runner
 from asycmst.inference import onednn
 from asycmst.inference.arrangement import arranged
 from asycmst.inference.prepare import prepare_model
@@ -40,7 +45,8 @@ CONFIGS = {
 }
 # Largest difference of a logit from the plain model's in float32.
 BOUNDS = {FLOAT32: 1e-4, BFLOAT16: 0.05}
-Call = Callable[[Tensor, Tensor], AsyCMSTOutput]
+# Clips to logits; everything else that the model answers is computed too.
+Call = Callable[[Tensor, Tensor], Tensor]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
@@ -51,12 +57,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def eager(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Call:
     """A model called as it is."""
 
-    def call(bus: Tensor, ceus: Tensor) -> AsyCMSTOutput:
+    def call(bus: Tensor, ceus: Tensor) -> Tensor:
         with torch.no_grad(), autocast(device, dtype):
             output: AsyCMSTOutput = model(bus, ceus)
-        return output
+        return output.logits
 
     return call
+
+
+def prepared(model: AsyCMST, dtype: torch.dtype, *, compile: bool = False) -> Call:
+    """Ours."""
+    ready = prepare_model(model, dtype=dtype, compile=compile)
+    return lambda bus, ceus: ready(bus, ceus).logits
 
 
 def providers(model: AsyCMST, device: torch.device) -> dict[str, tuple[torch.dtype, Call]]:
@@ -64,20 +76,36 @@ def providers(model: AsyCMST, device: torch.device) -> dict[str, tuple[torch.dty
     naive = naive_model(model).to(device).eval()
     found: dict[str, tuple[torch.dtype, Call]] = {}
     for dtype, name in ((FLOAT32, "float32"), (BFLOAT16, "bfloat16")):
-        found[f"ours {name}"] = dtype, prepare_model(model, dtype=dtype)
+        found[f"ours {name}"] = dtype, prepared(model, dtype)
         autocasts = " autocast" if dtype == BFLOAT16 else ""
         found[f"naive {name}{autocasts}"] = dtype, eager(naive, device, dtype)
+    if device.type == "cpu":
+        found |= {name: (FLOAT32, call) for name, call in exported(model).items()}
     if device.type == "cuda":
         torch.compiler.reset()  # a function compiled for many models stops being compiled
         compiled = torch.compile(naive)
         found["naive bfloat16 compiled"] = BFLOAT16, eager(compiled, device, BFLOAT16)
         recorded = torch.compile(naive, mode="reduce-overhead")  # with CUDA graphs, as ours
         found["naive bfloat16 compiled, graphs"] = BFLOAT16, eager(recorded, device, BFLOAT16)
-        found["ours bfloat16 compiled"] = (
-            BFLOAT16,
-            prepare_model(model, dtype=BFLOAT16, compile=True),
-        )
+        found["ours bfloat16 compiled"] = BFLOAT16, prepared(model, BFLOAT16, compile=True)
     return found
+
+
+def exported(model: AsyCMST) -> dict[str, Call]:
+    """The files of `asycmst export` that are made for speed, loaded back."""
+    program = clip_graph(NamedOutputs(without_norms(model), segments=True), lengths=False)
+    found = {}
+    for name, file in (("onnxruntime", onnx_file), ("AOTInductor", aoti_package)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pt2"
+            file.write(program, path)
+            found[f"{name} float32"] = logits_of(file.load(path))
+    return found
+
+
+def logits_of(runner: Runner) -> Call:
+    """An exported file."""
+    return lambda bus, ceus: runner(bus, ceus)["logits"]
 
 
 def check(model: AsyCMST, calls: dict[str, tuple[torch.dtype, Call]], clips: Tensor) -> Any:
@@ -86,7 +114,7 @@ def check(model: AsyCMST, calls: dict[str, tuple[torch.dtype, Call]], clips: Ten
         wanted = model(*clips).logits
     found = {}
     for name, (dtype, call) in calls.items():
-        found[name] = float((call(*clips).logits.float() - wanted).abs().max())
+        found[name] = float((call(*clips).float() - wanted).abs().max())
         assert found[name] < BOUNDS[dtype], f"{name}: logits differ by {found[name]:.1e}"
     return found
 
@@ -195,6 +223,10 @@ def measure(config: AsyCMSTConfig, device: torch.device, args: argparse.Namespac
         },
         "shares": {},
     }
+    if device.type == "cpu":
+        for name in ("onnxruntime", "AOTInductor"):
+            ratio = medians[f"{name} float32"] / medians["ours float32"]
+            row["faster"][f"float32 over {name}"] = ratio
     if device.type == "cuda":
         row["faster"]["bfloat16 compiled over naive compiled, graphs"] = (
             medians["naive bfloat16 compiled, graphs"] / medians["ours bfloat16 compiled"]

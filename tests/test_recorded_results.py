@@ -13,7 +13,9 @@ from asycmst.experiments.sizes import make_study
 RECORDED = Path(__file__).parents[1] / "results" / "paper"
 
 
-@pytest.mark.parametrize("name", ["ablation", "strategies", "registration", "without-masks", "centres"])
+@pytest.mark.parametrize(
+    "name", ["ablation", "strategies", "registration", "without-masks", "centres"]
+)
 def test_a_recorded_table_is_what_its_runs_come_to(name: str, tmp_path: Path) -> None:
     """So whoever runs the recorded command trains nothing anew and finds the same table."""
     study = make_study("demo", RECORDED, repeats=3, domains=("breast",))
